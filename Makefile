@@ -47,7 +47,7 @@ test-lowest test-newest: test-%:  ## all tests with the lowest (newest) versions
 
 test-bounds: env  ## the kernels with array bounds checked, in a cache of their own
 	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && \
-	  NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR="$$cache" $(PY) -m pytest tests/ops $(TESTS)
+	  NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR="$$cache" $(PY) -m pytest tests/ops tests/text $(TESTS)
 
 notebooks: env  ## execute every notebook in place and store its outputs (NB=path for one)
 	@$(PY) -m bigmodel_lab.book.notebooks run $(NB)

@@ -70,7 +70,7 @@ def solution(exercise_id: str) -> None:
 
 
 def _print(text: str) -> None:
-    print(textwrap.fill(text, 100, subsequent_indent="  ", break_long_words=False))
+    print(textwrap.fill(text, 84, subsequent_indent="  ", break_long_words=False))
 
 
 def _grade(exercise: Exercise, fn) -> Grade:

@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import os
+import textwrap
 from pathlib import Path
 from statistics import median
 
@@ -44,12 +45,14 @@ def predict(key: str, guess: float | None, unit: str, question: str) -> None:
         elif guess is not None:
             entry["guess"] = guess
     if guess is None:
-        print(
-            f"no guess written: {question} Put your number ({unit}) in place of None and run this cell again."
+        text = (
+            f"no guess written: {question} Put your number ({unit}) in place of None and run this "
+            "cell again."
         )
     else:
         said = " It is after the fact and is not scored." if late else ""
-        print(f"your guess: {guess:.4g} ({unit}). {question}{said}")
+        text = f"your guess: {guess:.4g} ({unit}). {question}{said}"
+    print(textwrap.fill(text, 84, subsequent_indent="  ", break_long_words=False))
 
 
 def measured(key: str, value: float) -> None:

@@ -28,7 +28,8 @@ def ask(guess, key="c05-step"):
 
 
 def said(capsys):
-    return capsys.readouterr().out
+    """What was printed, with the lines that were folded for the page's width unfolded."""
+    return capsys.readouterr().out.replace("\n  ", " ")
 
 
 def test_guess_then_measurement(ledger, capsys):
