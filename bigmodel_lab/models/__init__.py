@@ -1,0 +1,17 @@
+"""Models as readable torch modules over the operations of `bigmodel_lab.ops`, computed by our kernels or by torch's."""
+
+from importlib import import_module
+
+from bigmodel_lab.models.mlp import MLP
+
+_LATER = {  # name -> module, imported at the first use
+    "GPT": "gpt",
+    "GPTConfig": "config",
+}
+__all__ = ["GPT", "MLP", "GPTConfig"]
+
+
+def __getattr__(name):
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)

@@ -1,0 +1,87 @@
+"""The operations of a neural network: `y, cache = op(x, ...)` and `grads = op_backward(dy, cache)` on NumPy arrays.
+
+One file for each operation, with its equation, its source, the checks and the numba kernels that do the work. Arrays
+are float32 or float64; others raise. `ops.torch` (imported only if asked for) binds the same kernels to torch's autograd,
+and `ops.gradcheck` proves a backward pass right or wrong, the reader's own included.
+
+The first call of an operation compiles its kernels, which takes a second or two; they are cached on disk for later
+processes on the same machine (in __pycache__ beside the source, or where NUMBA_CACHE_DIR says). `numba.set_num_threads`
+sets the number of threads, which changes the speed and not one bit of what the kernels compute.
+"""
+
+from bigmodel_lab.ops.activations import (
+    gelu,
+    gelu_backward,
+    relu,
+    relu_backward,
+    sigmoid,
+    sigmoid_backward,
+    tanh,
+    tanh_backward,
+)
+from bigmodel_lab.ops.attention import attention, attention_backward
+from bigmodel_lab.ops.dropout import dropout, dropout_backward
+from bigmodel_lab.ops.embedding import embedding, embedding_backward
+from bigmodel_lab.ops.flash_attention import flash_attention, flash_attention_backward
+from bigmodel_lab.ops.gradcheck import gradient_error, numerical_gradients
+from bigmodel_lab.ops.layernorm import layernorm, layernorm_backward
+from bigmodel_lab.ops.linear import linear, linear_backward
+from bigmodel_lab.ops.linear_cross_entropy import (
+    linear_cross_entropy,
+    linear_cross_entropy_backward,
+    linear_cross_entropy_with_gradient,
+)
+from bigmodel_lab.ops.rmsnorm import rmsnorm, rmsnorm_backward
+from bigmodel_lab.ops.rope import rope, rope_backward, rope_tables
+from bigmodel_lab.ops.sampling import next_token_probabilities, sample_tokens
+from bigmodel_lab.ops.softmax import softmax, softmax_backward
+from bigmodel_lab.ops.softmax_cross_entropy import (
+    softmax_cross_entropy,
+    softmax_cross_entropy_backward,
+    softmax_cross_entropy_with_gradient,
+)
+from bigmodel_lab.ops.swiglu import silu, silu_backward, swiglu, swiglu_backward
+
+__all__ = [
+    "attention",
+    "attention_backward",
+    "dropout",
+    "dropout_backward",
+    "embedding",
+    "embedding_backward",
+    "flash_attention",
+    "flash_attention_backward",
+    "gelu",
+    "gelu_backward",
+    "gradient_error",
+    "layernorm",
+    "layernorm_backward",
+    "linear",
+    "linear_backward",
+    "linear_cross_entropy",
+    "linear_cross_entropy_backward",
+    "linear_cross_entropy_with_gradient",
+    "next_token_probabilities",
+    "numerical_gradients",
+    "relu",
+    "relu_backward",
+    "rmsnorm",
+    "rmsnorm_backward",
+    "rope",
+    "rope_backward",
+    "rope_tables",
+    "sample_tokens",
+    "sigmoid",
+    "sigmoid_backward",
+    "silu",
+    "silu_backward",
+    "softmax",
+    "softmax_backward",
+    "softmax_cross_entropy",
+    "softmax_cross_entropy_backward",
+    "softmax_cross_entropy_with_gradient",
+    "swiglu",
+    "swiglu_backward",
+    "tanh",
+    "tanh_backward",
+]
