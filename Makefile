@@ -51,6 +51,7 @@ test-bounds: env  ## the kernels with array bounds checked, in a cache of their 
 
 notebooks: env  ## execute every notebook in place and store its outputs (NB=path for one)
 	@$(PY) -m bigmodel_lab.book.notebooks run $(NB)
+	@$(PY) tools/readme_picture.py
 
 book: env  ## render the book into book/
 	@mdbook build
