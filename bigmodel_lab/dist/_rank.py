@@ -38,6 +38,12 @@ SPARE_S = 5.0
 
 def main(rank, ranks, folder, conn, timeout_s, threads, checks) -> None:
     """Run the job in `folder` as one of `ranks`, report over `conn` and end the process."""
+    # Ctrl-C goes to the notebook's process too, and that one ends the run.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        conn.recv_bytes()  # "go"
+    except (EOFError, OSError):  # the run was interrupted while its ranks were being started
+        os._exit(0)
     _isolate(rank, folder)
     lock = threading.Lock()
 
@@ -50,10 +56,6 @@ def main(rank, ranks, folder, conn, timeout_s, threads, checks) -> None:
     def show(stream: str, text: str) -> None:
         send("print", stream, text)
 
-    try:
-        conn.recv_bytes()  # "go"
-    except EOFError:  # the run was interrupted while its ranks were being started
-        os._exit(0)
     streams = sys.stdout, sys.stderr
     # A process that fn forks prints to the log instead: two writers would tear each other's messages apart.
     os.register_at_fork(after_in_child=lambda: _use(*streams))
@@ -76,8 +78,6 @@ def main(rank, ranks, folder, conn, timeout_s, threads, checks) -> None:
 
 def _isolate(rank: int, folder: str) -> None:
     """Cut the ties to the terminal and to the notebook's output, and die when the notebook's process dies."""
-    # Ctrl-C goes to the notebook's process too, and that one ends the run.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     atexit.unregister(os._exit)  # the fork server's; a process that fn forks shall end as it likes
     # What fn starts can be stopped together with the rank: it is in the rank's process group, and the rank's child. With
     # the start method inherited from here, multiprocessing in fn would ask the fork server for children instead.

@@ -19,6 +19,7 @@ from bigmodel_lab.ops.activations import (
     tanh,
     tanh_backward,
 )
+from bigmodel_lab.ops.adamw import adamw
 from bigmodel_lab.ops.attention import attention, attention_backward
 from bigmodel_lab.ops.dropout import dropout, dropout_backward
 from bigmodel_lab.ops.embedding import embedding, embedding_backward
@@ -43,6 +44,7 @@ from bigmodel_lab.ops.softmax_cross_entropy import (
 from bigmodel_lab.ops.swiglu import silu, silu_backward, swiglu, swiglu_backward
 
 __all__ = [
+    "adamw",
     "attention",
     "attention_backward",
     "dropout",

@@ -208,9 +208,8 @@ def _backward(dy, q, k, v, y, e, wide, causal, scale, dq, dk, dv):
                     total += dyt[d] * yt[d]
                 along[t] = total
             for j in range(n_keys):
-                start = (
-                    max(0, j * _TILE - (S - T)) // _TILE if causal else 0
-                )  # earlier queries do not see tile j
+                # queries in earlier tiles do not see the keys of tile j
+                start = max(0, j * _TILE - (S - T)) // _TILE if causal else 0
                 for i in range(start, n_queries):
                     product(qp[i], k_across[j], p)
                     product(dyp[i], v_across[j], ds)
