@@ -7,8 +7,11 @@ from bigmodel_lab.models.mlp import MLP
 _LATER = {  # name -> module, imported at the first use
     "GPT": "gpt",
     "GPTConfig": "config",
+    "GRULM": "rnn",
+    "Encoder": "encoder",
+    "EncoderConfig": "encoder",
 }
-__all__ = ["GPT", "MLP", "GPTConfig"]
+__all__ = ["GPT", "GRULM", "MLP", "Encoder", "EncoderConfig", "GPTConfig"]
 
 
 def __getattr__(name):

@@ -8,6 +8,7 @@ on several ranks in lab L02.
 Shapes: N = rows of the batch; widths D_0 (in), D_1, ..., D_L (classes); W_l (D_l, D_{l-1}), b_l (D_l,).
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -36,7 +37,9 @@ class MLP(nn.Module):
     generator is neither read nor changed. Raises ValueError for fewer than two widths or unknown names.
     """
 
-    def __init__(self, widths, activation: str = "relu", ops: str = "torch", *, seed: int = 0):
+    def __init__(
+        self, widths: Sequence[int], activation: str = "relu", ops: str = "torch", *, seed: int = 0
+    ):
         super().__init__()
         if len(widths) < 2:
             raise ValueError(
