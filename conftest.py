@@ -9,6 +9,7 @@ in a chapter fails.
 import difflib
 import os
 import queue
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +24,11 @@ HOME = tempfile.TemporaryDirectory(prefix="bigmodel-lab-tests-", ignore_cleanup_
 
 os.environ["BIGMODEL_LAB_HOME"] = HOME.name  # no test writes into the reader's own ledger
 os.environ["TQDM_DISABLE"] = "1"
+
+# A shell that starts a job in the background makes it ignore Ctrl-C, and every process that it starts: tests of Ctrl-C
+# would wait for ever. nohup make test & is such a job.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_ignore_collect(collection_path):

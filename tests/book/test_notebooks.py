@@ -482,7 +482,13 @@ def test_an_interrupt_ends_the_kernels_and_leaves_the_files(tmp_path, sent):
     _until(ready.exists)
     kernel = psutil.Process(int(ready.read_text()))
     os.kill(process.pid, sent)
-    _, err = process.communicate(timeout=30)
+    try:
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()  # no more than a formality if it has ended
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
     assert process.returncode == 130
     assert "stopped: notebooks that had not finished are as they were" in err
     assert "Traceback" not in err
