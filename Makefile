@@ -16,6 +16,8 @@ else
 endif
 READY := $(ENV)/.bigmodel-lab-ready
 PY := "$(ENV)/bin/python"
+# A thread pool that spins while it waits makes everything else on a busy machine many times slower.
+export OMP_WAIT_POLICY ?= PASSIVE
 export PATH := $(abspath $(ENV))/bin:$(PATH)
 
 .PHONY: help env lab test test-lowest test-newest test-bounds notebooks book serve bench lint format doctor lock clean

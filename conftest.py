@@ -24,6 +24,9 @@ HOME = tempfile.TemporaryDirectory(prefix="bigmodel-lab-tests-", ignore_cleanup_
 
 os.environ["BIGMODEL_LAB_HOME"] = HOME.name  # no test writes into the reader's own ledger
 os.environ["TQDM_DISABLE"] = "1"
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # spinning pools slow each other down many times
 
 # A shell that starts a job in the background makes it ignore Ctrl-C, and every process that it starts: tests of Ctrl-C
 # would wait for ever. nohup make test & is such a job.

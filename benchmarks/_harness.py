@@ -125,6 +125,25 @@ def _burst(f, repeats: int) -> tuple[float, float, float]:
     return wall, cpu, _wait_s() - waited
 
 
+def wait_for_quiet(n_threads: int, *, patience_s: float = 15) -> float:
+    """Wait until work on `n_threads` threads gets its processors, or `patience_s` is over.
+
+    Returns the share of its time that the last half-second of such work waited for a processor; below 0.1 is quiet.
+    """
+    a = np.ones(2**18, np.float32)
+    b = a.copy()
+    end = time.perf_counter() + patience_s
+    while True:
+        copy(a, b)
+        waited, start = _wait_s(), time.perf_counter()
+        while time.perf_counter() < start + 0.5:
+            copy(a, b)
+        share = (_wait_s() - waited) / (time.perf_counter() - start) / n_threads
+        if share < 0.1 or time.perf_counter() > end:
+            return share
+        time.sleep(0.5)
+
+
 def _wait_s() -> float:
     """Seconds that the threads of this process have been ready to run and did not; 0 where Linux is not there to tell."""
     total = 0

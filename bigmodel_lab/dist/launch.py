@@ -129,8 +129,7 @@ def _launch(call: bytes, ranks: int, timeout_s: float, threads: int, checks: boo
                 member.conn.send_bytes(b"go")
         _collect(team, folder, timeout_s)
     finally:
-        _stop(team)
-        shutil.rmtree(folder, ignore_errors=True)
+        _stop(team, folder)
         if team and team[0].unended:
             print(file=getattr(sys, team[0].unended))
         for member in team:
@@ -246,14 +245,16 @@ def _read(folder: str, name: str) -> str:
         return ""
 
 
-def _stop(team: list[_Member]) -> None:
-    """End every rank and what it started, and give back what this process holds for it."""
+def _stop(team: list[_Member], folder: str) -> None:
+    """End every rank and what it started, remove `folder`, and give back what this process holds."""
     for m in team:
         if m.process.pid:
             # The rank leads a process group of its own (see _rank), which is all that fn started.
             with contextlib.suppress(AttributeError, ProcessLookupError, PermissionError):
                 os.killpg(m.process.pid, signal.SIGKILL)
             m.process.kill()
+    # Before waiting for anything: Jupyter's shutdown interrupts the kernel and kills it a few milliseconds later.
+    shutil.rmtree(folder, ignore_errors=True)
     for m in team:
         if m.process.pid:
             m.process.join()

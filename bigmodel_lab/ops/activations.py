@@ -66,7 +66,7 @@ def tanh_backward(dy, cache):
     return _backward(_tanh_backward, dy, *cache)
 
 
-def gelu(x, approximate="none"):
+def gelu(x, approximate: str = "none"):
     """Return x Phi(x), or with approximate="tanh" the tanh form of GPT-2, and a cache that keeps x, not Phi(x).
 
     The two forms differ by at most 4.8e-4. Raises ValueError for another value of `approximate`.

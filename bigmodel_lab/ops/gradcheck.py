@@ -17,7 +17,7 @@ import numpy as np
 from bigmodel_lab import rng
 
 
-def numerical_gradients(op, args, dy, *, step=1e-5, **options):
+def numerical_gradients(op, args, dy, *, step: float = 1e-5, **options) -> list:
     """Return the central-difference gradient of sum(dy * y), y = op(*args, **options)[0], for every float64 array.
 
     Parameters
@@ -48,7 +48,9 @@ def numerical_gradients(op, args, dy, *, step=1e-5, **options):
     return gradients
 
 
-def gradient_error(op, op_backward, args, *, seed=0, step=1e-5, **options) -> dict[str, float]:
+def gradient_error(
+    op, op_backward, args, *, seed: int = 0, step: float = 1e-5, **options
+) -> dict[str, float]:
     """Return by argument name how far `op_backward` is from central differences; below 1e-7 is right.
 
     Parameters
@@ -117,7 +119,7 @@ def _relative_error(grad, numerical) -> float:
     return float(miss / size) if size > 0 else (0.0 if miss == 0 else np.inf)
 
 
-def _names(op, n) -> list[str]:
+def _names(op, n: int) -> list[str]:
     """The names of the first n parameters of `op`, or arg0, arg1, ... where Python cannot tell."""
     try:
         names = list(inspect.signature(op).parameters)

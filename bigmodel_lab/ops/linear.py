@@ -51,7 +51,7 @@ def linear(x, w, b=None):
     return y, (x, w, b is not None)
 
 
-def linear_backward(dy, cache, *, need_dx=True):
+def linear_backward(dy, cache, *, need_dx: bool = True):
     """Return (dx, dw, db) for the upstream gradient `dy` (N, O) and what `linear` kept.
 
     db is None if there was no bias. With need_dx=False dx is None, which spares a third of the work where `x` is data.

@@ -47,7 +47,7 @@ def softmax_cross_entropy(logits, targets):
     return _mean(losses), (logits, targets, m, s)
 
 
-def softmax_cross_entropy_backward(dloss, cache):
+def softmax_cross_entropy_backward(dloss: float, cache):
     """Return dlogits (N, V) for the upstream gradient `dloss`, a number, and what `softmax_cross_entropy` kept."""
     logits, targets, m, s = cache
     dlogits = np.empty_like(logits)
@@ -56,7 +56,7 @@ def softmax_cross_entropy_backward(dloss, cache):
     return dlogits
 
 
-def softmax_cross_entropy_with_gradient(logits, targets, *, in_place=False):
+def softmax_cross_entropy_with_gradient(logits, targets, *, in_place: bool = False):
     """Return (loss, dlogits) in one go, for training, where both are wanted and dloss is 1.
 
     Computes each exponential once instead of twice and reads the logits once. With in_place=True the gradient

@@ -21,6 +21,7 @@ from bigmodel_lab import ops
 from bigmodel_lab.errors import require_choice
 from bigmodel_lab.ops._reduce import column_sums
 
+_DTYPES = {torch.float32, torch.float64}
 _SAVED = object()  # stands in the cache where an array was handed to autograd
 
 
@@ -81,16 +82,21 @@ def _array(name, t):
     """The memory of tensor `t` as a NumPy array; anything else, such as None for a bias, as it is."""
     if not isinstance(t, torch.Tensor):
         return t
-    if t.device.type != "cpu":
-        raise ValueError(
-            f'{name} got a tensor on {t.device}: the numba kernels run on the CPU. Use backend("torch") there.'
-        )
-    if t.is_floating_point() and t.dtype not in (torch.float32, torch.float64):
-        raise TypeError(
-            f"{name} got a {t.dtype} tensor: the numba kernels take float32 and float64. Convert with .float(), "
-            'or use backend("torch").'
-        )
+    _check(name, t)
     return t.detach().numpy()
+
+
+def _check(name, t):
+    if not t.is_cpu:
+        raise ValueError(
+            f"{name} got a tensor on {t.device}: the numba kernels run on the CPU. "
+            'Use backend("torch") there.'
+        )
+    if t.dtype not in _DTYPES and t.is_floating_point():
+        raise TypeError(
+            f"{name} got a {t.dtype} tensor: the numba kernels take float32 and float64. "
+            'Convert with .float(), or use backend("torch").'
+        )
 
 
 def _refuse_second_derivative(name):
@@ -134,8 +140,8 @@ class _Linear(torch.autograd.Function):
 
 def linear(x, w, b=None):
     """x @ w.T + b on tensors: `bigmodel_lab.ops.linear` for x (..., D) with any number of leading dimensions."""
-    for t in (x, w, b):
-        _array("linear", t)  # only for its checks
+    for t in (x, w):
+        _check("linear", t)
     return _Linear.apply(x, w, b)
 
 
