@@ -279,7 +279,7 @@ def rows(case: Case, n_threads: int, *, quick: bool) -> list[str]:
     """Check the case, time it, and return a line of the table for ours and for each variant of it."""
     case.check()
     top, top_work = limit(case)
-    limit_s = 0.4 if quick else 1.2
+    limit_s = 0.4 if quick else 1.0
     times = harness.compare({**case.candidates, "limit": top}, n_threads=n_threads, limit_s=limit_s)
     lines = []
     for name, work in case.work.items():
