@@ -28,9 +28,10 @@ import torch.distributed
 
 from bigmodel_lab.dist import _report
 
-# How long a rank that has returned keeps its connections: by then all that it sent has arrived, and a rank that waits
-# for more from it fails at once instead of hanging until the timeout.
-LINGER_S = 2.0
+# How long a rank keeps its connections open after fn. When it returned: until all that it sent has arrived; a rank that
+# then still waits for more from it fails, instead of hanging until the timeout. When it failed: until ranks that fail
+# for the same reason, a little later, have said so themselves, instead of that they lost a peer.
+LINGER_S = {"result": 2.0, "failure": 0.5}
 # The notebook's process ends everything at timeout_s, with a stack of each rank. The limits in here are for the case
 # that it cannot, and come later so that they never speak first.
 SPARE_S = 5.0
@@ -71,8 +72,7 @@ def main(rank, ranks, folder, conn, timeout_s, threads, checks) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     send(*message)
-    if message[0] == "result":
-        conn.poll(LINGER_S)
+    conn.poll(LINGER_S[message[0]])
     os._exit(0)
 
 
