@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "bigmodel_lab"
 ROWS = [
-    {"errors", "units", "rng"},
+    {"errors", "files", "units", "rng"},
     {"ops", "data", "text"},
     {"models", "plan", "econ"},
     {"train", "dist"},

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from bigmodel_lab.course.predict import home
+from bigmodel_lab.files import home
 
 OK, WARN, FAIL = "OK", "WARN", "FAIL"
 GiB = 2**30

@@ -14,13 +14,9 @@ from pathlib import Path
 from statistics import median
 
 from bigmodel_lab.errors import require_choice
+from bigmodel_lab.files import home, write_atomically
 
 FIELDS = {"question": str, "unit": str, "guess": float, "measured": float, "after_the_fact": float}
-
-
-def home() -> Path:
-    """Return the folder of the course's own files; it may not exist yet."""
-    return Path(os.environ.get("BIGMODEL_LAB_HOME") or "~/.bigmodel-lab").expanduser()
 
 
 def predict(key: str, guess: float | None, unit: str, question: str) -> None:
@@ -161,8 +157,6 @@ def _ledger(write: bool = True):
     Two notebooks may run side by side: the file is locked meanwhile, where the system has locks. Raises OSError that
     names the way out where the folder cannot be written.
     """
-    from bigmodel_lab.train.files import write_atomically  # here: the room may import torch
-
     folder = home()
     path = folder / "predictions.json"
     try:

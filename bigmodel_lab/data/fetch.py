@@ -18,13 +18,13 @@ from bigmodel_lab.data.catalog import CATALOG, Source
 from bigmodel_lab.data.load import Images, make
 from bigmodel_lab.data.store import (
     DataError,
-    home,
     no_room,
     require_hash,
     require_room,
     write_together,
 )
 from bigmodel_lab.errors import require_choice
+from bigmodel_lab.files import home
 
 _NO_NETWORK = r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ENETUNREACH|ETIMEDOUT|ERR_SOCKET_TIMEOUT|NewConnectionError"
 _NO_NETWORK += "|NameResolutionError|ConnectTimeoutError|timed out"

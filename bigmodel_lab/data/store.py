@@ -25,11 +25,6 @@ class DataError(RuntimeError):
     """A data file is missing or damaged, cannot be fetched, or there is no room for it; the message says the mend."""
 
 
-def home() -> Path:
-    """Where things fetched on request are kept: $BIGMODEL_LAB_HOME, or ~/.bigmodel-lab."""
-    return Path(os.environ.get("BIGMODEL_LAB_HOME") or "~/.bigmodel-lab").expanduser()
-
-
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 

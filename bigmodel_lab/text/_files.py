@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from bigmodel_lab.data.store import write_together
+from bigmodel_lab.files import write_atomically
 from bigmodel_lab.text._alphabet import from_printable, printable
 from bigmodel_lab.text._unicode import UNICODE_VERSION
 
@@ -34,7 +34,8 @@ def write(path: Path, merges: Iterable[tuple[bytes, bytes]], special_tokens: tup
     }
     content["sha256"] = _sha256(content)
     text = json.dumps(content, indent=0, ensure_ascii=False) + "\n"
-    write_together(path.parent, {path.name: text.encode("utf-8")})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text.encode("utf-8"))
 
 
 def read(path: Path) -> tuple[Merges, tuple[str, ...]]:

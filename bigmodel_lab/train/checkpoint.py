@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bigmodel_lab.errors import require_choice, require_in_range
+from bigmodel_lab.files import write_atomically
 from bigmodel_lab.train import checkpoint_files as files
 from bigmodel_lab.train.checkpoint_files import Checkpoint
-from bigmodel_lab.train.files import write_atomically
 
 __all__ = ["Checkpoint", "CheckpointWarning", "load_checkpoint", "save_checkpoint"]
 

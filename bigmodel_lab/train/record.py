@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from bigmodel_lab.errors import require_in_range
-from bigmodel_lab.train.files import write_atomically
+from bigmodel_lab.files import write_atomically
 from bigmodel_lab.train.machine import machine, versions
 
 __all__ = ["Layout", "RunRecord"]

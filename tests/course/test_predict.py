@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bigmodel_lab.course import calibration, measured, predict
-from bigmodel_lab.course.predict import home, ratios
+from bigmodel_lab.course.predict import ratios
 
 QUESTION = "How long does a step take?"
 
@@ -174,11 +174,6 @@ def test_folder_that_cannot_be_made(tmp_path, monkeypatch):
     monkeypatch.setenv("BIGMODEL_LAB_HOME", str(tmp_path / "file"))
     with pytest.raises(OSError, match="set BIGMODEL_LAB_HOME to a folder of your own"):
         ask(1)
-
-
-def test_default_home(monkeypatch):
-    monkeypatch.delenv("BIGMODEL_LAB_HOME")
-    assert home().name == ".bigmodel-lab"
 
 
 def test_two_notebooks_side_by_side_take_turns(ledger):

@@ -3,7 +3,6 @@
 import builtins
 import errno
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,10 +110,3 @@ def test_require_room(tmp_path):
     store.require_room(tmp_path, 1)
     with pytest.raises(DataError, match=r"this needs 1,000,000,000,000\.0 MB"):
         store.require_room(tmp_path, 10**18)
-
-
-def test_home(monkeypatch):
-    monkeypatch.setenv("BIGMODEL_LAB_HOME", "~/there")
-    assert store.home() == Path.home() / "there"
-    monkeypatch.setenv("BIGMODEL_LAB_HOME", "")
-    assert store.home() == Path.home() / ".bigmodel-lab"

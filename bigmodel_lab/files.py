@@ -1,9 +1,17 @@
-"""Files that are there whole or not at all, however the program that writes them ends."""
+"""Where the course keeps files of its own, and files that are there whole or not at all."""
 
 import os
 from pathlib import Path
 
-__all__ = ["write_atomically"]
+__all__ = ["home", "write_atomically"]
+
+
+def home() -> Path:
+    """The folder of what the course keeps or fetches for its reader: $BIGMODEL_LAB_HOME, or ~/.bigmodel-lab.
+
+    It may not exist yet.
+    """
+    return Path(os.environ.get("BIGMODEL_LAB_HOME") or "~/.bigmodel-lab").expanduser()
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> Path:
