@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 
 from bigmodel_lab.dist.wire import Wire
-from bigmodel_lab.errors import require_in_range
+from bigmodel_lab.errors import require_choice, require_in_range
 
 __all__ = [
     "all_gather",
@@ -33,6 +33,8 @@ __all__ = [
     "chunk_sizes",
     "reduce_scatter",
 ]
+
+_COMBINE = {"sum": torch.add, "max": torch.maximum}
 
 
 def chunk_sizes(n: int, ranks: int) -> list[int]:
@@ -45,8 +47,10 @@ def chunk_sizes(n: int, ranks: int) -> list[int]:
     return [n // ranks + (i < n % ranks) for i in range(ranks)]
 
 
-def all_reduce(x: torch.Tensor, group=None, *, wire: Wire | None = None) -> torch.Tensor:
-    """Replace `x` on every rank by the sum over the ranks, and return it.
+def all_reduce(
+    x: torch.Tensor, group=None, *, op: str = "sum", wire: Wire | None = None
+) -> torch.Tensor:
+    """Replace `x` on every rank by the sum (or the largest) over the ranks, and return it.
 
     Each rank sends 2 n - |chunk r| - |chunk r+1| elements: 2 (W - 1) / W * n when W divides n.
 
@@ -54,12 +58,13 @@ def all_reduce(x: torch.Tensor, group=None, *, wire: Wire | None = None) -> torc
     ----------
     x : tensor, any shape, contiguous, any dtype that can be added; overwritten with the sum
     group : process group; None for all ranks
+    op : "sum" or "max", element by element
     wire : what counts the payload, under the name "all_reduce"
 
     Raises ValueError if `x` is not contiguous or this rank is not in the group.
     """
     chunks = _chunks(x, group)
-    _reduce_round(chunks, group, wire, "all_reduce")
+    _reduce_round(chunks, group, wire, "all_reduce", require_choice("op", op, _COMBINE))
     _gather_round(chunks, group, wire, "all_reduce")
     return x
 
@@ -137,7 +142,7 @@ def all_reduce_through_root(
     return x
 
 
-def _reduce_round(chunks, group, wire, name) -> None:
+def _reduce_round(chunks, group, wire, name, op="sum") -> None:
     """W - 1 steps: chunk c starts at rank c+1, collects every rank's part on its way, and ends complete at rank c."""
     rank, ranks = dist.get_rank(group), len(chunks)
     buffer = torch.empty_like(chunks[0])  # chunk 0 is never the shorter one
@@ -145,7 +150,7 @@ def _reduce_round(chunks, group, wire, name) -> None:
         out, into = (rank - step - 1) % ranks, (rank - step - 2) % ranks
         received = buffer[: chunks[into].numel()]
         _pass_on(chunks[out], received, group, wire, name)
-        chunks[into].add_(received)
+        _COMBINE[op](chunks[into], received, out=chunks[into])
 
 
 def _gather_round(chunks, group, wire, name) -> None:

@@ -48,19 +48,19 @@ class Attention(nn.Module):
         self.out = _linear(config.width, config.width, config.bias)
 
     def forward(self, x, ops, angles, layer_cache):
-        B, T, D = x.shape
+        B, T, _ = x.shape
         c = self.config
         qkv = ops.linear(x, self.qkv.weight, self.qkv.bias)
         q, k, v = (
             part.view(B, T, -1, c.head_width).transpose(1, 2)  # (B, heads, T, K)
-            for part in qkv.split([D, c.kv_width, c.kv_width], -1)
+            for part in qkv.split([c.width, c.kv_width, c.kv_width], -1)
         )
         if angles is not None:
             q, k = ops.rope(q, *angles), ops.rope(k, *angles)
         if layer_cache is not None:
             k, v = layer_cache.append(k, v)  # from here on k, v (B, G, S, K) with S >= T
         y = ops.attention(q, k, v)
-        return ops.linear(y.transpose(1, 2).reshape(B, T, D), self.out.weight, self.out.bias)
+        return ops.linear(y.transpose(1, 2).reshape(B, T, c.width), self.out.weight, self.out.bias)
 
 
 class FeedForward(nn.Module):
@@ -179,12 +179,18 @@ class GPT(nn.Module):
         x, angles = ops.embedding(tokens, self.tokens.weight), None
         if c.positions == "learned":
             x = x + self.positions[start:end]
-        else:  # in float64: at position 100,000 a float32 angle would be known to 0.004 only
-            pair = torch.arange(0, c.head_width, 2, dtype=torch.float64, device=x.device)
-            at = torch.arange(start, end, dtype=torch.float64, device=x.device)
-            angle = at[:, None] * c.rope_base ** (-pair / c.head_width)
-            angles = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+        else:
+            angles = rope_angles(c, start, end, x)
         return ops.dropout(x, c.dropout, self.training), angles
+
+
+def rope_angles(config: GPTConfig, start: int, end: int, like: torch.Tensor):
+    """Return cosines and sines (T, K/2) of positions start ... end - 1, in dtype and on device of `like`."""
+    # in float64: at position 100,000 a float32 angle would be known to 0.004 only
+    pair = torch.arange(0, config.head_width, 2, dtype=torch.float64, device=like.device)
+    at = torch.arange(start, end, dtype=torch.float64, device=like.device)
+    angle = at[:, None] * config.rope_base ** (-pair / config.head_width)
+    return angle.cos().to(like.dtype), angle.sin().to(like.dtype)
 
 
 def _linear(d_in, d_out, bias):

@@ -1,0 +1,173 @@
+"""Tensor parallel training on 2 and 4 real ranks equals one process, in float64, to 1e-12; every byte is as predicted."""
+
+import copy
+
+import pytest
+import torch
+
+from bigmodel_lab import dist, rng
+from bigmodel_lab.dist.sharded_gpt import ShardedGPT, cut_layers
+from bigmodel_lab.dist.tensor_parallel import TensorParallel, slice_rows
+from bigmodel_lab.dist.wire import Wire, predicted_bytes
+from bigmodel_lab.models import GPT, GPTConfig
+
+STEPS, B, T = 4, 3, 8
+FORMS = {  # 11 and 13 tokens: the vocabulary does not divide evenly
+    "gpt2": GPTConfig.gpt2(vocab_size=11, context=T, n_layers=2, width=16, n_heads=4),
+    "llama": GPTConfig.llama(
+        vocab_size=13, context=T, n_layers=3, width=16, n_heads=8, n_kv_heads=4
+    ),
+}
+
+
+def whole(form) -> GPT:
+    """A model in float64 whose biases and gains are not zeros and ones, and of which one matrix is frozen."""
+    model = GPT(FORMS[form], seed=1).double()
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            noise = rng.generator(2, name).standard_normal(tuple(p.shape))
+            p.add_(torch.from_numpy(noise), alpha=0.1)
+    model.blocks[0].mlp.up.weight.requires_grad_(False)
+    return model
+
+
+def batch(step, V):
+    draws = rng.generator(3, "batch", str(step)).integers(V, size=(B, T + 1))
+    tokens = torch.from_numpy(draws)
+    return tokens[:, :-1], tokens[:, 1:]
+
+
+def optimizer(parameters):
+    return torch.optim.AdamW([p for p in parameters if p.requires_grad], lr=0.01, weight_decay=0.1)
+
+
+def train_alone(form):
+    model = whole(form)
+    opt, losses = optimizer(model.parameters()), []
+    for step in range(STEPS):
+        opt.zero_grad()
+        loss = model(*batch(step, model.config.vocab_size))
+        loss.backward()
+        opt.step()
+        losses.append(loss.item())
+    return model, losses
+
+
+def train_cut(form, sequence, kernels="torch"):
+    """On every rank: train, then return losses, the largest miss against the cut of a model trained alone, and bytes."""
+    model = whole(form)
+    model.ops = kernels
+    wire = Wire()
+    tensor = TensorParallel(sequence=sequence, wire=wire)
+    mine = ShardedGPT(model, tensor)
+    opt, losses = optimizer(mine.parameters()), []
+    for step in range(STEPS):
+        opt.zero_grad()
+        loss = mine(*batch(step, model.config.vocab_size))
+        loss.backward()
+        mine.sum_whole_gradients()
+        opt.step()
+        losses.append(loss.item())
+    trained, _ = train_alone(form)
+    want = dict(ShardedGPT(trained, tensor).named_parameters())
+    miss = max((p - want[name]).abs().max().item() for name, p in mine.named_parameters())
+    held = sum(p.numel() for p in mine.parameters())
+    whole_numel = sum(p.numel() for p in mine.whole())
+    return losses, miss, dict(wire.sent_bytes), held, whole_numel
+
+
+def predicted(config, rank, ranks, sequence, whole_numel):
+    """Bytes that one rank sends in a step, by collective."""
+    stream, n = B * T * config.width, 2 * config.n_layers + 1
+
+    def of(collective, n):
+        return predicted_bytes(collective, n, ranks=ranks, rank=rank, element_bytes=8)
+
+    sums = of("all_reduce", B * T) + of("all_reduce", 2 * B * T)  # the loss
+    if not sequence:
+        return {"all_reduce": sums + 2 * n * of("all_reduce", stream)}
+    return {
+        "all_reduce": sums + of("all_reduce", whole_numel),
+        "all_gather": 2 * n * of("all_gather", stream),
+        "reduce_scatter": 2 * n * of("reduce_scatter", stream),
+    }
+
+
+@pytest.mark.parametrize(
+    ("form", "ranks", "sequence", "kernels"),
+    [
+        ("gpt2", 2, False, "torch"),
+        ("gpt2", 4, True, "torch"),
+        ("llama", 4, False, "numba"),
+        ("llama", 2, True, "torch"),
+    ],
+)
+def test_equals_one_process(form, ranks, sequence, kernels):
+    _, alone = train_alone(form)
+    results = dist.run(train_cut, form, sequence, kernels, ranks=ranks)
+    config = FORMS[form]
+    for rank, (losses, miss, sent, held, whole_numel) in enumerate(results):
+        assert losses == pytest.approx(alone, abs=1e-12)
+        assert miss < 1e-10  # AdamW divides by the root of gradients that are nearly zero
+        step = predicted(config, rank, ranks, sequence, whole_numel)
+        assert sent == {name: STEPS * n_bytes for name, n_bytes in step.items()}
+        assert held < config.n_parameters / ranks + whole_numel + ranks * config.width
+
+
+def test_what_cannot_be_cut_is_refused():
+    def cut(config, sequence=False, positions=8):
+        tensor = TensorParallel(sequence=sequence)
+        mine = ShardedGPT(GPT(config), tensor)
+        mine(
+            torch.zeros(1, positions, dtype=torch.int64),
+            torch.zeros(1, positions, dtype=torch.int64),
+        )
+
+    def message(*args, **kwargs):
+        with pytest.raises(dist.RankError) as caught:
+            dist.run(cut, *args, ranks=2, **kwargs)
+        return str(caught.value)
+
+    tiny = dict(vocab_size=7, context=9, n_layers=1, width=6)
+    assert "n_heads=3 cannot be shared by 2 ranks" in message(GPTConfig.gpt2(**tiny, n_heads=3))
+    odd = GPTConfig.gpt2(**tiny, n_heads=2)
+    assert "T=7 positions cannot be cut into 2 equal parts: pad to 8" in message(
+        odd, sequence=True, positions=7
+    )
+
+
+def test_the_source_model_is_left_alone():
+    model = whole("gpt2")
+    before = copy.deepcopy(model.state_dict())
+    mine = ShardedGPT(model)
+    tokens, targets = batch(0, 11)
+    assert mine(tokens, targets).item() == pytest.approx(model(tokens, targets).item(), abs=1e-14)
+    optimizer(mine.parameters()).step()
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_rows_are_cut_without_loss():
+    w = torch.arange(14).view(7, 2)
+    assert torch.equal(torch.cat([slice_rows(w, r, 3) for r in range(3)]), w)
+
+
+@pytest.mark.parametrize(
+    ("layers", "stages", "sizes"),
+    [
+        (4, 2, [2, 2]),
+        (5, 3, [2, 2, 1]),
+        (7, 4, [2, 2, 2, 1]),
+        (3, 1, [3]),
+        (3, 2, [2, 1]),
+        (6, 4, [1, 2, 2, 1]),
+    ],
+)
+def test_layers_are_cut_in_order(layers, stages, sizes):
+    cut = cut_layers(layers, stages)
+    assert [l for part in cut for l in part] == list(range(layers))
+    assert [len(part) for part in cut] == sizes
+
+
+def test_more_stages_than_layers():
+    with pytest.raises(ValueError, match="stages=3 must be 1 to n_layers=2"):
+        cut_layers(2, 3)
