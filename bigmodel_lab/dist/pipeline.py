@@ -59,11 +59,12 @@ class Pipeline:
         self.passes = schedule(name, self.stage, self.stages, micros, len(self.chunks))
         self.most_kept = 0
 
-    def step(self, inputs, targets) -> torch.Tensor:
-        """Add the gradient of the mean loss over the batch to the parameters', and return that loss, on every rank.
+    def step(self, inputs, targets, weight: float = 1.0) -> torch.Tensor:
+        """Add `weight` times the gradient of the mean loss to the parameters', and return that loss, on every rank.
 
         inputs, targets : the batch, B rows, B at least `micros`; the first stage reads inputs and the last targets, the
             others only how many rows they have. Micro-batches differ by one row at most and are weighted by their rows
+        weight : this batch's share of a larger one, such as of a data-parallel group's
         """
         B = len(inputs)
         if B < self.micros:
@@ -78,17 +79,17 @@ class Pipeline:
             if p.kind == "F":
                 x = inputs[p.micro] if self._is_first(p) else self._receive(p, rows)
                 self.mark(p)
-                y = self._forward(p, x, targets[p.micro], rows / B)
+                y = self._forward(p, x, targets[p.micro])
                 self.mark(None)
                 if self._is_last(p):
-                    loss += y.item()
+                    loss += y.item() * (rows / B)
                 else:
                     self._send(p, y.detach())
             else:
                 dy = None if self._is_last(p) else self._receive(p, rows)
                 self.mark(p)
                 x, y = self._kept.pop((p.micro, p.chunk))
-                torch.autograd.backward(y, dy)
+                torch.autograd.backward(y if dy is not None else y * (weight * rows / B), dy)
                 self.mark(None)
                 if not self._is_first(p):
                     self._send(p, x.grad)
@@ -98,11 +99,11 @@ class Pipeline:
         dist.broadcast(loss, group=self.group, group_src=self.stages - 1)
         return loss
 
-    def _forward(self, p, x, targets, weight):
+    def _forward(self, p, x, targets):
         module = self.chunks[p.chunk]
         if not self._is_first(p):
             x.requires_grad_()
-        y = module(x, targets) * weight if self._is_last(p) else module(x)
+        y = module(x, targets) if self._is_last(p) else module(x)
         self._kept[p.micro, p.chunk] = x, y
         self.most_kept = max(self.most_kept, len(self._kept))
         return y

@@ -107,13 +107,28 @@ class Zero:
 
     def clip(self, max_norm: float) -> float:
         """Scale the gradient so that its norm over all parameters of the model is at most `max_norm`; return the norm."""
-        self._reduce_rest()
-        square = sum((u.gradient.double() ** 2).sum() for u in self.units)
-        norm = all_reduce(square.reshape(1), self.group, wire=self.wire).sqrt().item()
+        square = all_reduce(self.square_here(), self.group, wire=self.wire)
+        norm = square.sqrt().item()
         if norm > max_norm:
-            for u in self.units:
-                u.gradient.mul_(max_norm / (norm + 1e-6))  # as train.clip_gradients
+            self.scale(max_norm / (norm + 1e-6))  # as train.clip_gradients
         return norm
+
+    def square_here(self, counts: Callable[[nn.Parameter], bool] = lambda p: True) -> torch.Tensor:
+        """The sum of squares (1,), float64, of the gradients that this rank keeps, of the parameters that count."""
+        self._reduce_rest()
+        parts = [
+            u.gradient[span].double().square().sum()
+            for u in self.units
+            for (p, _), span in zip(u.pieces, u.spans, strict=True)
+            if counts(p)
+        ]
+        return torch.stack([torch.zeros((), dtype=torch.float64), *parts]).sum().reshape(1)
+
+    def scale(self, factor: float) -> None:
+        """Multiply the whole gradient; every rank calls it with the same factor."""
+        self._reduce_rest()
+        for u in self.units:
+            u.gradient.mul_(factor)
 
     def step(self) -> None:
         """Let the optimiser change this rank's share of the parameters, and tell the other ranks (stage 3: when asked)."""
@@ -186,13 +201,13 @@ class _Unit:
         self.shard = own.clone() if zero.stage == 3 else own
         self.gradient, self.missing = None, len(params)
         self.pieces = []  # (parameter, the part of it that is in the shard)
-        self._spans = []
+        self.spans = []  # where in the shard
         for p, place in zip(params, self._places, strict=True):
             lo, hi = max(place.start, self.start), min(place.stop, self.stop)
             if lo < hi:
                 span = slice(lo - self.start, hi - self.start)
                 self.pieces.append((p, nn.Parameter(self.shard[span])))
-                self._spans.append(span)
+                self.spans.append(span)
         if zero.stage == 3:
             self.release()
 
@@ -243,7 +258,10 @@ class _Unit:
         return (t.shape, t.stride(), t.storage_offset()) if same else t
 
     def _at_place(self, t):
-        return self.flat.as_strided(*t) if isinstance(t, tuple) else t
+        if not isinstance(t, tuple):
+            return t
+        self.gather()  # another micro-batch's backward pass may have let it go
+        return self.flat.as_strided(*t)
 
     def reduce_when_complete(self) -> None:
         def one_more(_):
@@ -267,7 +285,7 @@ class _Unit:
         self.release()
 
     def hand_out_gradient(self) -> None:
-        for (_, piece), span in zip(self.pieces, self._spans, strict=True):
+        for (_, piece), span in zip(self.pieces, self.spans, strict=True):
             piece.grad = self.gradient[span]
 
     def drop_gradient(self) -> None:

@@ -1,0 +1,224 @@
+"""All of it together: a GPT in data x tensor x pipeline parallel, with ZeRO between the replicas.
+
+The ranks stand in a grid of P stages, D replicas and W ranks that share each matrix; rank = (p D + d) W + w, so that those
+who talk most, the tensor-parallel ranks, are neighbours. Each way of being parallel has its group, a line of the grid, and
+knows nothing of the others:
+
+    micro-batches run through the pipeline    (p)     each pass using the tensor group (w) inside
+    gradients are then summed                 over w  what sequence parallelism left in parts
+                                              over p  the two copies of a tied embedding
+                                              over d  the replicas: all-reduce, or ZeRO's reduce-scatter
+    and clipped by a norm that counts every parameter of the model once.
+
+Source: Narayanan et al. (2021), arXiv:2104.04473, section 3. Used by labs/train_gpt.py; lab L05.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from bigmodel_lab.dist.collectives import all_reduce
+from bigmodel_lab.dist.data_parallel import DataParallel, share
+from bigmodel_lab.dist.pipeline import Pipeline
+from bigmodel_lab.dist.sharded_gpt import ShardedGPT, cut_layers
+from bigmodel_lab.dist.tensor_parallel import TensorParallel
+from bigmodel_lab.dist.wire import Wire
+from bigmodel_lab.dist.zero import Zero
+from bigmodel_lab.models.gpt import GPT
+from bigmodel_lab.train import Layout
+from bigmodel_lab.train.optim import decay_groups
+
+__all__ = ["Composed", "Grid"]
+
+
+class Grid:
+    """The process groups of a layout: this rank's line in each direction, and its place in it."""
+
+    def __init__(self, layout: Layout):
+        if (world := dist.get_world_size()) != layout.ranks:
+            raise ValueError(
+                f"dp={layout.dp} x tp={layout.tp} x pp={layout.pp} makes {layout.ranks} ranks, and there are {world}: "
+                f"start {layout.ranks}, or choose a layout of {world}."
+            )
+        ranks = np.arange(world).reshape(layout.pp, layout.dp, layout.tp)
+        self.layout = layout
+        self.p, self.d, self.t = (int(i[0]) for i in np.nonzero(ranks == dist.get_rank()))
+        self.pipe = self._line(np.moveaxis(ranks, 0, -1))
+        self.data = self._line(np.moveaxis(ranks, 1, -1))
+        self.tensor = self._line(ranks)
+
+    def _line(self, ranks):
+        """Make the groups along the last axis, every rank in the same order, as torch demands; return this rank's."""
+        mine = None
+        for line in ranks.reshape(-1, ranks.shape[-1]).tolist():
+            group = dist.new_group(line)
+            mine = group if dist.get_rank() in line else mine
+        return mine
+
+
+class Composed:
+    """Trains a GPT over a grid of ranks.
+
+        model = Composed(GPT(config, seed=0), Layout(dp=2, tp=2, pp=2), lambda groups: AdamW(groups, lr=1e-3))
+        loss = model.step(tokens, targets)              # the whole batch, the same on every rank
+
+    Parameters
+    ----------
+    gpt : the whole model, the same on every rank; copied
+    layout : how many ranks each way, and the ZeRO stage
+    optimizer : called with parameter groups, gives the optimiser
+    weight_decay : of matrices; vectors have none
+    clip : largest norm of the gradient; None leaves it as it is
+    micros : micro-batches of each replica's rows
+    schedule, chunks : of the pipeline (see `pipeline_schedule`)
+    sequence : with tensor parallelism, cut what is between the matrices along the positions
+    wire : counts every payload; name of the collective first, so that different uses add up
+
+    Raises ValueError for combinations that do not work, saying which does.
+    """
+
+    def __init__(
+        self,
+        gpt: GPT,
+        layout: Layout,
+        optimizer: Callable[[list[dict]], torch.optim.Optimizer],
+        *,
+        weight_decay: float = 0.0,
+        clip: float | None = None,
+        micros: int = 1,
+        schedule: str = "1f1b",
+        chunks: int = 1,
+        sequence: bool = False,
+        wire: Wire | None = None,
+    ):
+        _require_possible(gpt, layout, chunks, sequence)
+        self.grid, self.clip, self.wire = Grid(layout), clip, wire
+        self.layout, self.config, self.micros = layout, gpt.config, micros
+        self._schedule, self._dtype = (schedule, chunks), gpt.tokens.weight.dtype
+        tensor = TensorParallel(self.grid.tensor, sequence=sequence, wire=wire)
+        cuts = cut_layers(gpt.config.n_layers, layout.pp * chunks)
+        mine = [cuts[k * layout.pp + self.grid.p] for k in range(chunks)]
+        self.chunks = nn.ModuleList(ShardedGPT(gpt, tensor, layers) for layers in mine)
+        if layout.zero:
+            self.zero = Zero(
+                self.chunks[0] if chunks == 1 else self.chunks,
+                optimizer,
+                stage=layout.zero,
+                weight_decay=weight_decay,
+                group=self.grid.data,
+                units=[b for c in self.chunks for b in c.blocks],
+                wire=wire,
+            )
+            self.optimizer = self.zero.optimizer
+        else:
+            self.zero, self.replicas = None, DataParallel(self.chunks, self.grid.data, wire=wire)
+            self.optimizer = optimizer(decay_groups(self.chunks, weight_decay))
+
+    def step(self, tokens, targets) -> float:
+        """Take one step on the batch, (B, T) each and the same on every rank; return its mean loss, on every rank.
+
+        B must leave every replica at least `micros` rows.
+        """
+        rows, weight = share(np.arange(len(tokens)), self.grid.d, self.layout.dp)
+        pipe = self._pipeline(tokens.shape[1])
+        if self.zero is None:
+            self.optimizer.zero_grad()
+        loss = pipe.step(tokens[rows], targets[rows], weight) * weight
+        self.most_kept = pipe.most_kept
+        for c in self.chunks:
+            c.sum_whole_gradients()
+        self._sum_tied()
+        if self.zero is None:
+            self.replicas.average_gradients(1.0)  # the weights are in the loss
+        self.gradient_norm = self._clip()
+        (self.zero or self.optimizer).step()
+        return all_reduce(loss.reshape(1), self.grid.data, wire=self.wire).item()
+
+    def parameters_here(self) -> int:
+        """How many parameters this rank works with, a ZeRO-3 shard's owners counted whole."""
+        return sum(p.numel() for p in self.chunks.parameters())
+
+    def _pipeline(self, T: int) -> Pipeline:
+        tensor, (name, _) = self.chunks[0].tensor, self._schedule
+        held = tensor.positions(T)
+        row = (held.stop - held.start, self.config.width)
+        return Pipeline(
+            self.chunks,
+            self.grid.pipe,
+            row=row,
+            dtype=self._dtype,
+            name=name,
+            micros=self.micros,
+            wire=self.wire,
+        )
+
+    def _sum_tied(self) -> None:
+        """A tied embedding has a copy on the first stage and one on the last: give both the sum of their gradients."""
+        if not self.config.tied or self.layout.pp == 1:
+            return
+        last = self.layout.pp - 1
+        if self.grid.p not in (0, last):
+            return
+        p = self.chunks[0].tokens if self.grid.p == 0 else self.chunks[-1].head
+        other = torch.empty_like(p.grad)
+        peer = last - self.grid.p
+        receiving = dist.irecv(other, group=self.grid.pipe, group_src=peer)
+        if self.wire is not None:
+            self.wire.add("tied", other.numel() * other.element_size(), peer)
+        sending = dist.isend(p.grad.contiguous(), group=self.grid.pipe, group_dst=peer)
+        receiving.wait()
+        sending.wait()
+        p.grad = (
+            p.grad + other
+        )  # of two numbers: the same in either order, so the copies stay equal
+
+    def _clip(self) -> float | None:
+        if self.clip is None:
+            return None
+        counted = self._counted()
+        if self.zero:
+            square = all_reduce(
+                self.zero.square_here(lambda p: p in counted), self.grid.data, wire=self.wire
+            )
+        else:
+            grads = [p.grad.double().square().sum() for p in counted if p.grad is not None]
+            square = torch.stack([torch.zeros((), dtype=torch.float64), *grads]).sum().reshape(1)
+        for group in (self.grid.tensor, self.grid.pipe):
+            all_reduce(square, group, wire=self.wire)
+        norm = square.sqrt().item()
+        if norm > self.clip:
+            factor = self.clip / (norm + 1e-6)  # as train.clip_gradients
+            if self.zero:
+                self.zero.scale(factor)
+            else:
+                for p in self.chunks.parameters():
+                    if p.grad is not None:
+                        p.grad.mul_(factor)
+        return norm
+
+    def _counted(self) -> set[nn.Parameter]:
+        """The parameters that this rank counts, so that over the tensor and pipe groups each one counts once."""
+        counted = {p for c in self.chunks for p in c.cut()}
+        if self.grid.t == 0:
+            counted |= {p for c in self.chunks for p in c.whole()}
+        if self.config.tied and self.layout.pp > 1 and self.grid.p == self.layout.pp - 1:
+            counted.discard(self.chunks[-1].head)  # counted with the first stage's copy
+        return counted
+
+
+def _require_possible(gpt: GPT, layout: Layout, chunks: int, sequence: bool) -> None:
+    if layout.zero >= 2 and layout.pp > 1 and gpt.config.tied:
+        raise ValueError(
+            f"zero={layout.zero} sums gradients before the two copies of a tied embedding could be added: use zero=1, "
+            "pp=1, or an untied model."
+        )
+    if layout.zero >= 2 and sequence and layout.tp > 1:
+        raise ValueError(
+            f"zero={layout.zero} sums gradients before sequence parallelism's parts could be added: use zero=1, or "
+            "sequence=False."
+        )
+    if layout.zero == 3 and chunks > 1:
+        raise ValueError("zero=3 needs chunks=1: use the schedule 1f1b, or zero=2.")
