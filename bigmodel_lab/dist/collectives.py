@@ -22,7 +22,7 @@ Letters: n = elements of the tensor, W = ranks in the group, r = this rank.
 import torch
 import torch.distributed as dist
 
-from bigmodel_lab.dist.wire import Wire
+from bigmodel_lab.dist.wire import Wire, timed
 from bigmodel_lab.errors import require_choice, require_in_range
 
 __all__ = [
@@ -47,6 +47,7 @@ def chunk_sizes(n: int, ranks: int) -> list[int]:
     return [n // ranks + (i < n % ranks) for i in range(ranks)]
 
 
+@timed
 def all_reduce(
     x: torch.Tensor, group=None, *, op: str = "sum", wire: Wire | None = None
 ) -> torch.Tensor:
@@ -69,6 +70,7 @@ def all_reduce(
     return x
 
 
+@timed
 def reduce_scatter(x: torch.Tensor, group=None, *, wire: Wire | None = None) -> torch.Tensor:
     """Leave chunk r of the sum over the ranks on rank r, and return that chunk.
 
@@ -82,6 +84,7 @@ def reduce_scatter(x: torch.Tensor, group=None, *, wire: Wire | None = None) -> 
     return chunks[dist.get_rank(group)]
 
 
+@timed
 def all_gather(x: torch.Tensor, group=None, *, wire: Wire | None = None) -> torch.Tensor:
     """Fill `x` on every rank with chunk 0 of rank 0, chunk 1 of rank 1, and so on, and return it.
 
@@ -94,6 +97,7 @@ def all_gather(x: torch.Tensor, group=None, *, wire: Wire | None = None) -> torc
     return x
 
 
+@timed
 def broadcast(
     x: torch.Tensor, root: int = 0, group=None, *, wire: Wire | None = None
 ) -> torch.Tensor:
@@ -117,6 +121,7 @@ def broadcast(
     return x
 
 
+@timed
 def all_reduce_through_root(
     x: torch.Tensor, root: int = 0, group=None, *, wire: Wire | None = None
 ) -> torch.Tensor:

@@ -137,9 +137,16 @@ class Composed:
         (self.zero or self.optimizer).step()
         return all_reduce(loss.reshape(1), self.grid.data, wire=self.wire).item()
 
-    def parameters_here(self) -> int:
-        """How many parameters this rank works with, a ZeRO-3 shard's owners counted whole."""
-        return sum(p.numel() for p in self.chunks.parameters())
+    def memory_bytes(self) -> dict[str, int]:
+        """Bytes that this rank holds between two steps: parameters, and what the optimiser keeps."""
+        if self.zero:
+            held = self.zero.memory_bytes()
+            return {kind: held[kind] for kind in ("parameters", "optimizer")}
+        kept = [t for s in self.optimizer.state.values() for t in s.values() if t.ndim]
+        return {
+            kind: sum(t.numel() * t.element_size() for t in tensors)
+            for kind, tensors in (("parameters", self.chunks.parameters()), ("optimizer", kept))
+        }
 
     def _pipeline(self, T: int) -> Pipeline:
         tensor, (name, _) = self.chunks[0].tensor, self._schedule

@@ -18,12 +18,13 @@ import torch.distributed as dist
 from torch import nn
 
 from bigmodel_lab import rng
-from bigmodel_lab.dist.wire import Wire
+from bigmodel_lab.dist.wire import Wire, timed
 from bigmodel_lab.errors import require_in_range
 
 __all__ = ["ExpertParallel", "MixtureOfExperts", "all_to_all"]
 
 
+@timed
 def all_to_all(
     parts: list[torch.Tensor],
     into: list[torch.Tensor],

@@ -8,6 +8,7 @@ Source: Huang et al. (2019), arXiv:1811.06965; Narayanan et al. (2021), arXiv:21
 L05. torch's own: `torch.distributed.pipelining`.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 import torch
@@ -137,7 +138,8 @@ class Pipeline:
         if peer == self.stage:
             return self._sends.pop(tag)[1]
         x = torch.empty(rows, *self.row, dtype=self.dtype)
-        dist.irecv(x, group=self.group, group_src=peer, tag=tag).wait()
+        with self.wire.waiting() if self.wire is not None else contextlib.nullcontext():
+            dist.irecv(x, group=self.group, group_src=peer, tag=tag).wait()
         if (
             p.kind == "B"
         ):  # then the activations that went that way have arrived, and need not be kept

@@ -11,6 +11,8 @@ Three numbers for the same transfer, so that each can catch the others out:
 Derived in lab L02. Letters: n = elements of the tensor, W = ranks in the group.
 """
 
+import contextlib
+import functools
 import os
 import socket
 import struct
@@ -20,7 +22,7 @@ from collections import Counter
 
 from bigmodel_lab.errors import require_choice, require_in_range
 
-__all__ = ["GLOO_HEADER_BYTES", "KernelBytes", "Wire", "predicted_bytes"]
+__all__ = ["GLOO_HEADER_BYTES", "KernelBytes", "Wire", "predicted_bytes", "timed"]
 
 # gloo of torch 2.13 says three things around each message, in 48 bytes each: the sender "ready" and "here it comes",
 # the receiver "ready". So the sender of a message puts 96 bytes on the wire beside the payload, and its receiver 48.
@@ -35,18 +37,29 @@ class Wire:
     sent_bytes : Counter from collective to payload bytes
     messages : Counter from collective to number of messages, empty ones included
     to_bytes : Counter from receiving rank (inside its group) to payload bytes
+    waited_s : seconds spent inside the collectives that were given this wire, waiting for other ranks included
     """
 
     def __init__(self) -> None:
         self.sent_bytes: Counter[str] = Counter()
         self.messages: Counter[str] = Counter()
         self.to_bytes: Counter[int] = Counter()
+        self.waited_s = 0.0
 
     def add(self, collective: str, n_bytes: int, to: int) -> None:
         """Note one message of `n_bytes` payload bytes to rank `to`; whoever sends calls this beside the send."""
         self.sent_bytes[collective] += n_bytes
         self.messages[collective] += 1
         self.to_bytes[to] += n_bytes
+
+    @contextlib.contextmanager
+    def waiting(self):
+        """Add the time that the block takes to `waited_s`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.waited_s += time.perf_counter() - start
 
     @property
     def total_bytes(self) -> int:
@@ -59,6 +72,17 @@ class Wire:
             for name, n_bytes in sorted(self.sent_bytes.items())
         )
         return f"Wire({counts or 'nothing sent'})"
+
+
+def timed(collective):
+    """Decorate a collective so that the `wire` it is given also learns how long it took."""
+
+    @functools.wraps(collective)
+    def run(*args, wire: Wire | None = None, **kwargs):
+        with wire.waiting() if wire is not None else contextlib.nullcontext():
+            return collective(*args, wire=wire, **kwargs)
+
+    return run
 
 
 def predicted_bytes(
