@@ -10,9 +10,17 @@ from bigmodel_lab.dist._report import RankError, RankTimeout
 from bigmodel_lab.dist.launch import run, warm
 
 _NEEDS_TORCH = {  # public name: the module of this package that defines it
+    "Composed": "composed",
+    "ContextParallel": "context_parallel",
     "DataParallel": "data_parallel",
+    "ExpertParallel": "expert_parallel",
     "KernelBytes": "wire",
+    "MixtureOfExperts": "expert_parallel",
+    "Pipeline": "pipeline",
+    "ShardedGPT": "sharded_gpt",
+    "TensorParallel": "tensor_parallel",
     "Wire": "wire",
+    "Zero": "zero",
 }
 
 __all__ = ["RankError", "RankTimeout", "run", "warm", *_NEEDS_TORCH]
