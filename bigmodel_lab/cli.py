@@ -1,0 +1,48 @@
+"""bml: the calculators from a shell.
+
+    bml plan params --model gpt2
+    bml plan kv --model llama3-70b --positions 8192 --batch 16 --json
+
+`python -m bigmodel_lab.cli` is the same. A group of commands is a module with `COMMANDS`, a dict from name to
+`shell.Command`; only the group that is asked for is imported. `bml GROUP COMMAND --help` shows a worked example.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import sys
+
+from bigmodel_lab.shell import add_command, run
+
+__all__ = ["GROUPS", "main"]
+
+GROUPS = {
+    "plan": ("bigmodel_lab.plan.commands", "what a model, a run and a service take"),
+    "econ": ("bigmodel_lab.econ.commands", "what a company earns, owes and risks"),
+}
+
+
+def _there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `bml` with `arguments` (default: the process's) and return the exit status."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    groups = {name: it for name, it in GROUPS.items() if _there(it[0])}
+    parser = argparse.ArgumentParser(prog="bml", description="Calculators of bigmodel-lab.")
+    chosen = parser.add_subparsers(required=True, metavar="GROUP")
+    for name, (module, about) in groups.items():
+        group = chosen.add_parser(name, help=about, description=about)
+        if given[:1] == [name]:
+            commands = group.add_subparsers(required=True, metavar="COMMAND")
+            for command, how in importlib.import_module(module).COMMANDS.items():
+                add_command(commands, command, how)
+    return run(parser, given, given[0] if given else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

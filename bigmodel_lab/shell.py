@@ -1,0 +1,166 @@
+"""Commands made of frozen dataclasses: the fields become options, the docstring the help, `answer()` the result.
+
+    @dataclass(frozen=True)
+    class Double(Command):
+        '''Twice a number of bytes.
+
+        $ bml demo double --bytes 4G
+        twice  8 GB
+        '''
+        bytes: float = option(1.0, "bytes to double")
+
+        def answer(self) -> Answer:
+            return Answer("twice", Q(2 * self.bytes, "byte"))
+
+`run` prints an `Answer` as text, each number with its unit, or with --json as one object whose "value" and "unit" are the
+main result. What a library function refuses is printed as its one sentence, exit status 2.
+"""
+
+import argparse
+import inspect
+import json
+import math
+import os
+import sys
+import types
+import typing
+import warnings
+from dataclasses import dataclass, field, fields
+from textwrap import indent
+
+from bigmodel_lab.units import Quantity, spell
+
+__all__ = ["Answer", "Command", "add_command", "amount", "option", "run"]
+
+_SUFFIXES = {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
+
+
+def option(default, help: str, choices=None, group: str = "options"):
+    """Return a dataclass field that becomes the option --name; False becomes a switch, None means "not given".
+
+    Options of one `group` stand together in the help.
+    """
+    return field(default=default, metadata={"help": help, "choices": choices, "group": group})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A result: the main one, and what belongs to it, each a quantity, a number or a text."""
+
+    name: str
+    value: Quantity | float
+    details: dict[str, object] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # assumptions that a reader must know
+    explanation: str = ""  # lines in words, below the numbers
+
+    def text(self) -> str:
+        """Return one line a result, then the explanation and the notes."""
+        rows = {self.name: self.value} | self.details
+        width = max(map(len, rows))
+        lines = [f"{name.ljust(width)}  {spell(value)}" for name, value in rows.items()]
+        lines += self.explanation.splitlines()
+        return "\n".join([*lines, *(f"note: {n}" for n in self.notes)])
+
+    def json(self, command: str, warned: list[str]) -> str:
+        """Return one JSON object with "value" and "unit" of the main result, and all others under "details"."""
+        content = {"command": command, "name": self.name} | _plain(self.value)
+        content["details"] = {name: _plain(x) for name, x in self.details.items()}
+        content |= {"notes": list(self.notes), "warnings": warned}
+        if self.explanation:
+            content["explanation"] = self.explanation.splitlines()
+        return json.dumps(content, indent=1, allow_nan=False)
+
+
+def _plain(x) -> dict[str, object]:
+    value, unit = (x.magnitude, str(x.units)) if isinstance(x, Quantity) else (x, "dimensionless")
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, str):
+        return {"value": value, "unit": None}
+    return {"value": value if math.isfinite(value) else None, "unit": unit}
+
+
+@dataclass(frozen=True)
+class Command:
+    """Base of all commands."""
+
+    def answer(self) -> Answer:
+        """Compute the result."""
+        raise NotImplementedError
+
+
+def amount(text: str) -> float:
+    """Return the number that `text` says: 7e9, 7_000_000_000, 7B, 7.5B, 300k, 1T. Raises ValueError for another text."""
+    body = text.strip().replace("_", "").replace(",", "")
+    scale = _SUFFIXES.get(body[-1:], 1.0)
+    try:
+        value = float(body[:-1] if scale != 1.0 else body)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number: write 7e9, 7B (10^9), 300k, 1.5M or 1T"
+        ) from None
+    return value * scale
+
+
+def _whole(text: str) -> int:
+    value = amount(text)
+    if value != int(value):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number")
+    return int(value)
+
+
+def add_command(subparsers, name: str, command: type[Command]) -> None:
+    """Add a parser for `command` to an argparse sub-parser group; its docstring must show an example."""
+    first, _, example = inspect.getdoc(command).partition("\n")
+    parser = subparsers.add_parser(
+        name,
+        help=first,
+        description=f"{first}\n\n{indent(example.strip(), '  ')}",
+        usage="%(prog)s [options]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    groups = {}
+    for f in fields(command):
+        label = f.metadata["group"]
+        if label not in groups:
+            groups[label] = parser.add_argument_group(label) if label != "options" else parser
+        _add_option(groups[label], f, typing.get_type_hints(command)[f.name])
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(_command=command, _name=name)
+
+
+def _add_option(parser, f, kind) -> None:
+    if isinstance(kind, types.UnionType):
+        kind = next(k for k in typing.get_args(kind) if k is not types.NoneType)
+    flag = "--" + f.name.replace("_", "-")
+    default = "" if f.default is None or f.default is False else f" (default: {f.default})"
+    how = {"default": f.default, "help": f.metadata["help"] + default}
+    if kind is bool:
+        action = "store_true" if f.default is False else argparse.BooleanOptionalAction
+        parser.add_argument(flag, action=action, **how)
+        return
+    choices = f.metadata["choices"]
+    how |= {"choices": choices} if choices else {"metavar": "TEXT" if kind is str else "N"}
+    parser.add_argument(flag, type={int: _whole, float: amount, str: str}[kind], **how)
+
+
+def run(parser: argparse.ArgumentParser, arguments: list[str], group: str) -> int:
+    """Parse, compute and print; return the exit status: 0, or 2 if the arguments cannot be."""
+    values = vars(parser.parse_args(arguments))
+    command, name, as_json = values.pop("_command"), values.pop("_name"), values.pop("json")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            answer = command(**values).answer()
+        except (ValueError, TypeError) as error:
+            print(f"bml {group} {name}: {error}", file=sys.stderr)
+            return 2
+    warned = [str(w.message) for w in caught]
+    for message in warned:
+        print(f"warning: {message}", file=sys.stderr)
+    try:
+        print(answer.json(f"{group} {name}", warned) if as_json else answer.text(), flush=True)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
