@@ -7,13 +7,11 @@ Every case first checks that all its candidates give the same merges or ids, the
 for how and why).
 """
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -213,13 +211,11 @@ HEADER = """\
 
 def report(quick: bool):
     """Yield the lines of the report as they are found."""
-    yield "# Byte-pair encoding beside tokenizers, tiktoken and plain Python"
-    yield ""
-    yield f"`python benchmarks/bpe.py{' --quick' if quick else ''}` on {time.strftime('%Y-%m-%d')}:"
-    yield ""
-    yield from (f"- {line}" for line in harness.machine())
-    yield f"- tokenizers {tokenizers.__version__}, tiktoken {tiktoken.__version__}"
-    yield ""
+    yield from harness.opening(
+        "Byte-pair encoding beside tokenizers, tiktoken and plain Python",
+        quick,
+        f"tokenizers {tokenizers.__version__}, tiktoken {tiktoken.__version__}",
+    )
     yield (
         "A ratio above 1 means that ours is faster; medians over rounds in which the candidates take turns, in CPU time "
         "with one thread. All candidates gave the same merges or ids, which was checked first. Training goes from the text "
@@ -255,22 +251,5 @@ def report(quick: bool):
     yield first_calls()
 
 
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="short texts, nothing written")
-    quick = parser.parse_args().quick
-    lines = []
-    for line in report(quick):
-        print(line, flush=True)
-        lines.append(line)
-    if not quick:
-        harness.RESULTS.mkdir(exist_ok=True)
-        path = harness.RESULTS / "bpe.md"
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        print(f"\nwritten to {path}")
-
-
 if __name__ == "__main__":
-    main()
+    harness.main(report, __doc__)

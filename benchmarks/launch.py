@@ -7,7 +7,6 @@ Each way starts the ranks, sums one number over them, checks the sum and is time
 ended and the result is there. The ways take turns.
 """
 
-import argparse
 import statistics
 import subprocess
 import sys
@@ -63,12 +62,7 @@ def by_torchrun(ranks: int) -> int:
 
 
 def report(quick: bool):
-    yield "# Starting ranks"
-    yield ""
-    yield f"`python benchmarks/launch.py` on {time.strftime('%Y-%m-%d')}:"
-    yield ""
-    yield from (f"- {fact}" for fact in harness.machine())
-    yield ""
+    yield from harness.opening("Starting ranks", quick)
     begin = time.perf_counter()
     by_dist_run(1)
     yield f"The first launch, with the start of the fork server: {time.perf_counter() - begin:.1f} s."
@@ -91,22 +85,5 @@ def report(quick: bool):
         yield f"| {ranks} | {' | '.join(cells)} |"
 
 
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="two ranks only, nothing written")
-    quick = parser.parse_args().quick
-    lines = []
-    for line in report(quick):
-        print(line, flush=True)
-        lines.append(line)
-    if not quick:
-        harness.RESULTS.mkdir(exist_ok=True)
-        path = harness.RESULTS / "launch.md"
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        print(f"\nwritten to {path}")
-
-
 if __name__ == "__main__":
-    main()
+    harness.main(report, __doc__)

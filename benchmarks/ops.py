@@ -6,55 +6,21 @@
 Every case first checks that all its candidates agree, then times them in turns (see _harness.py for how and why).
 """
 
-import argparse
 import itertools
 import math
 import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import _harness as harness  # first: it decides how the threads of the libraries below wait
 import numpy as np
 import torch
 import torch.nn.functional as F
+from _harness import Case
 
 from bigmodel_lab import ops
 from bigmodel_lab.models import MLP
-
-
-@dataclass(frozen=True)
-class Case:
-    """One operation at one size: functions that compute the same, and the work that cannot be avoided.
-
-    The candidates are "ours" and, where they exist, "torch", "numpy", "python" and variants called "ours, ...". Each
-    returns a tuple of arrays, which `check` compares, or None.
-    """
-
-    name: str
-    size: str
-    candidates: dict[str, Callable]
-    work: dict[
-        str, float
-    ]  # of ours and its variants: bytes to read and write at the least, or operations
-    unit: str  # "GB/s" or "GFLOP/s"
-    agree: float = (
-        1e-5  # largest difference from "ours", relative to the largest value of each array
-    )
-
-    def check(self) -> None:
-        """Raise AssertionError unless all candidates give the same arrays."""
-        ours = self.candidates["ours"]()
-        for name, f in self.candidates.items():
-            for i, (got, want) in enumerate(zip(f() or ours, ours, strict=True)):
-                got, want = np.asarray(got), np.asarray(want)
-                miss = np.abs(got - want).max() / np.abs(want).max()
-                assert miss < self.agree, (
-                    f"{self.name} {self.size}: {name} differs in result {i} by {miss:.1e}"
-                )
 
 
 def numpy_activation(name: str):
@@ -264,48 +230,6 @@ def cases(quick: bool):
     yield lambda: mlp(512, (784, 1024, 1024, 10))
 
 
-def limit(case: Case) -> tuple[Callable, float]:
-    """What the machine can do at this size: a copy of as many bytes, or a large matrix product; and its work."""
-    if case.unit == "GFLOP/s":
-        a, b = np.random.default_rng(0).standard_normal((2, 512, 512), dtype=np.float32)
-        out = np.empty_like(a)
-        return lambda: np.matmul(a, b, out=out), 2 * 512**3
-    a = np.ones(case.work["ours"] // 8, np.float32)
-    b = a.copy()
-    return lambda: harness.copy(a, b), 2 * a.nbytes
-
-
-def rows(case: Case, n_threads: int, *, quick: bool) -> list[str]:
-    """Check the case, time it, and return a line of the table for ours and for each variant of it."""
-    case.check()
-    top, top_work = limit(case)
-    limit_s = 0.4 if quick else 1.0
-    times = harness.compare({**case.candidates, "limit": top}, n_threads=n_threads, limit_s=limit_s)
-    lines = []
-    for name, work in case.work.items():
-        seconds = times.median(name)
-        cells = [
-            f"{case.name}{name.removeprefix('ours')}",
-            case.size + ("" if times.quiet else " ~"),
-            _ms(seconds),
-        ]
-        for peer in ("torch", "numpy", "python"):
-            if peer not in case.candidates:
-                cells.append("-")
-                continue
-            low, middle, high = times.ratio(peer, name)
-            spread = f" ({low:.2f}-{high:.2f})" if peer == "torch" else ""
-            cells.append(f"{middle:.3g}{spread}")
-        share = times.ratio("limit", name)[1] * work / top_work
-        cells.append(f"{work / seconds / 1e9:.3g} {case.unit}, {share:.0%}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g}"
-
-
 FIRST_CALLS = """
 import time, numpy as np
 start = time.process_time()
@@ -352,69 +276,27 @@ def default_heap() -> str:
     )
 
 
-HEADER = """\
-| operation, forward and backward | size | ours (ms) | torch / ours (quartiles) | NumPy / ours | Python loop / ours | \
-reached, share of the limit |
-|---|---|--:|--:|--:|--:|--:|"""
-
-
-def table(n_threads: int, *, quick: bool):
-    """Yield the lines of the section for one number of threads."""
-    yield ""
-    yield f"## {n_threads} thread{'s' if n_threads > 1 else ''}"
-    yield ""
-    with harness.threads(n_threads):
-        # CPU time, by which one thread is judged, bears other programs; wall time does not
-        busy = harness.wait_for_quiet(n_threads) if n_threads > 1 else 0
-        if busy > 0.1:
-            yield (
-                f"Not measured: other programs kept our threads waiting for {busy:.0%} of the time. "
-                "Run it again on a quiet machine."
-            )
-            return
-        roofs = harness.roofs(n_threads, quick=quick)
-        gemm = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in roofs.gemm_flop_per_s.items())
-        yield (
-            f"Limits: copy {roofs.copy_bytes_per_s / 1e9:.1f} GB/s, "
-            f"triad {roofs.triad_bytes_per_s / 1e9:.1f} GB/s, matrix product {gemm} GFLOP/s."
-        )
-        yield ""
-        yield HEADER
-        for make in cases(quick):
-            yield from rows(make(), n_threads, quick=quick)
-
-
 def report(quick: bool):
     """Yield the lines of the report as they are found."""
-    yield "# The operations beside torch, NumPy and a Python loop"
-    yield ""
-    yield f"`python benchmarks/ops.py{' --quick' if quick else ''}` on {time.strftime('%Y-%m-%d')}:"
-    yield ""
-    yield from (f"- {line}" for line in harness.machine())
+    yield from harness.opening("The operations beside torch, NumPy and a Python loop", quick)
+    yield harness.TABLE_NOTE
     yield ""
     yield (
-        "A ratio above 1 means that ours is faster. Forward and backward together, float32; medians over rounds in "
-        "which the candidates take turns. One thread: CPU time. More: wall time; ~ marks rows with too few rounds "
-        "undisturbed by other programs. The last column is what ours reaches, counting every array once for each time "
-        "that it must be read or written, and its share of what a copy of as many bytes (or a 512 x 512 x 512 matrix "
-        "product) reached in the same rounds; small arrays stay in the cache. MLP goes through torch's autograd on both "
-        "sides: a call into Python costs 0.02 to 0.3 ms there, which shows at the small size."
+        "MLP goes through torch's autograd on both sides: a call into Python costs 0.02 to 0.3 ms there, which shows at "
+        "the small size."
     )
     yield ""
     if not quick:
         with harness.threads(1):
             note = default_heap()
-    kept = harness.retain_heap()
-    yield (
-        "The C library keeps freed memory (mallopt), which helps torch most."
-        if kept
-        else "Heap: as the system has it."
-    )
+    yield harness.keep_freed_memory()
     if not quick:
         yield note
-    yield from table(1, quick=quick)
-    if not quick and (os.cpu_count() or 1) > 1:
-        yield from table(2, quick=quick)
+    peers = "torch", "numpy", "python"
+    yield from harness.by_threads(
+        quick,
+        lambda n: harness.table(cases(quick), n, peers=peers, limit_s=0.4 if quick else 0.8),
+    )
     if not quick:
         yield ""
         yield "## Compiling"
@@ -422,24 +304,5 @@ def report(quick: bool):
         yield from first_calls()
 
 
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="small sizes, one thread, nothing written"
-    )
-    quick = parser.parse_args().quick
-    lines = []
-    for line in report(quick):
-        print(line, flush=True)
-        lines.append(line)
-    if not quick:
-        harness.RESULTS.mkdir(exist_ok=True)
-        path = harness.RESULTS / "ops.md"
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        print(f"\nwritten to {path}")
-
-
 if __name__ == "__main__":
-    main()
+    harness.main(report, __doc__)

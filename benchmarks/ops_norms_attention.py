@@ -6,40 +6,15 @@
 Every case first checks that all its candidates agree, then times them in turns (see _harness.py for how and why).
 """
 
-import argparse
-import os
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import _harness as harness  # first: it decides how the threads of the libraries below wait
 import numpy as np
 import torch
+from _harness import Case
 
 from bigmodel_lab import ops
 from bigmodel_lab.ops.torch import backend
 
 TORCH = backend("torch")
-
-
-@dataclass(frozen=True)
-class Case:
-    """One operation at one size: functions that compute the same arrays, and the work that cannot be avoided."""
-
-    name: str
-    size: str
-    candidates: dict[str, Callable]  # "ours", "torch" and perhaps "numpy" and variants "ours, ..."
-    work: float  # bytes read and written at the least, or floating-point operations, of ours
-    unit: str = "GB/s"  # or "GFLOP/s"
-
-    def check(self) -> None:
-        """Raise AssertionError unless all candidates give the same arrays."""
-        ours = self.candidates["ours"]()
-        for name, f in self.candidates.items():
-            for i, (got, want) in enumerate(zip(f(), ours, strict=True)):
-                got, want = np.asarray(got), np.asarray(want)
-                miss = np.abs(got - want).max() / np.abs(want).max()
-                assert miss < 1e-4, f"{self.name} {self.size}: {name}, result {i}: {miss:.1e}"
 
 
 def both_passes(op, op_backward, args, dy):
@@ -118,7 +93,7 @@ def rows_of(name: str, N: int, D: int) -> Case:
     }
     if numpy:
         candidates["numpy"] = lambda: numpy(*args, dy)
-    return Case(name, f"{N} x {D}", candidates, n_arrays * x.nbytes)
+    return Case(name, f"{N} x {D}", candidates, n_arrays * x.nbytes, agree=1e-4)
 
 
 def dropout(N: int, D: int) -> Case:
@@ -171,7 +146,7 @@ def attention(B: int, H: int, G: int, T: int, K: int) -> Case:
         "torch": in_torch(TORCH.attention, args, dy),
     }
     size = f"{B} x {H} x {T} x {K}" + (f", {G} key heads" if G != H else "")
-    return Case("attention", size, candidates, 7 * B * H * T**2 * K, "GFLOP/s")
+    return Case("attention", size, candidates, 7 * B * H * T**2 * K, "GFLOP/s", 1e-4)
 
 
 def linear_cross_entropy(N: int, D: int, V: int) -> Case:
@@ -192,7 +167,7 @@ def linear_cross_entropy(N: int, D: int, V: int) -> Case:
         "torch": lambda: run(TORCH.linear_cross_entropy),
     }
     name = "linear_cross_entropy"
-    return Case(name, f"{N} x {D} -> {V}", candidates, 6 * N * D * V, "GFLOP/s")
+    return Case(name, f"{N} x {D} -> {V}", candidates, 6 * N * D * V, "GFLOP/s", 1e-4)
 
 
 def cases(quick: bool):
@@ -214,89 +189,24 @@ def cases(quick: bool):
     yield lambda: linear_cross_entropy(n // 2, 256, 8 * n // 2)
 
 
-def rows(case: Case, n_threads: int, roofs: harness.Roofs, *, quick: bool) -> list[str]:
-    """Check the case, time it, and return a line of the table for ours and for each variant of it."""
-    case.check()
-    times = harness.compare(
-        case.candidates, n_threads=n_threads, limit_s=0.3 if quick else 0.9, rounds=9
-    )
-    top = roofs.copy_bytes_per_s if case.unit == "GB/s" else max(roofs.gemm_flop_per_s.values())
-    lines = []
-    for name in (n for n in case.candidates if n.startswith("ours")):
-        seconds = times.median(name)
-        low, middle, high = times.ratio("torch", name)
-        numpy = f"{times.ratio('numpy', name)[1]:.3g}" if "numpy" in case.candidates else "-"
-        rate = case.work / seconds
-        cells = (
-            case.name + name.removeprefix("ours"),
-            case.size + ("" if times.quiet else " ~"),
-            f"{seconds * 1e3:.3g}",
-            f"{middle:.3g} ({low:.2f}-{high:.2f})",
-            numpy,
-            f"{rate / 1e9:.3g} {case.unit}, {rate / top:.0%}",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
-HEADER = """\
-| operation, forward and backward | size | ours (ms) | torch / ours (quartiles) | NumPy / ours | reached, share of the limit |
-|---|---|--:|--:|--:|--:|"""
-
-
 def report(quick: bool):
     """Yield the lines of the report as they are found."""
-    yield "# Norms, activations, attention and the last layer beside torch and NumPy"
-    yield ""
-    command = f"python benchmarks/ops_norms_attention.py{' --quick' if quick else ''}"
-    yield f"`{command}` on {time.strftime('%Y-%m-%d')}:"
-    yield ""
-    yield from (f"- {line}" for line in harness.machine())
+    yield from harness.opening(
+        "Norms, activations, attention and the last layer beside torch and NumPy", quick
+    )
+    yield harness.TABLE_NOTE
     yield ""
     yield (
-        "A ratio above 1 means that ours is faster. Forward and backward together, float32; medians over rounds in "
-        "which the candidates take turns. One thread: CPU time. More: wall time; ~ marks rows with too few rounds "
-        "undisturbed by other programs. torch is eager torch: scaled_dot_product_attention for attention. The last "
-        "column is what ours reaches, counting every array once for each time that it must be read or written (for "
-        "attention: the products that a causal mask needs), and its share of a large copy or of the faster BLAS; small "
-        "arrays stay in the cache and pass 100 %."
+        "torch is eager torch: scaled_dot_product_attention for attention, whose work is the products that a causal mask "
+        "needs."
     )
     yield ""
-    kept = harness.retain_heap()
-    yield (
-        "The C library keeps freed memory (mallopt), which helps torch most."
-        if kept
-        else "Heap: as the system has it."
+    yield harness.keep_freed_memory()
+    yield from harness.by_threads(
+        quick,
+        lambda n: harness.table(cases(quick), n, limit_s=0.3 if quick else 0.9, rounds=9),
     )
-    for n_threads in sorted({1, 1 if quick else min(2, os.cpu_count() or 1)}):
-        with harness.threads(n_threads):
-            roofs = harness.roofs(n_threads, quick=True)
-            gemm = ", ".join(f"{k} {v / 1e9:.0f}" for k, v in roofs.gemm_flop_per_s.items())
-            yield ""
-            yield f"## {n_threads} thread{'s' if n_threads > 1 else ''}"
-            yield ""
-            yield f"Limits: copy {roofs.copy_bytes_per_s / 1e9:.1f} GB/s, matrix product {gemm} GFLOP/s."
-            yield ""
-            yield HEADER
-            for make in cases(quick):
-                yield from rows(make(), n_threads, roofs, quick=quick)
-
-
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="small sizes, one thread, no file")
-    quick = parser.parse_args().quick
-    lines = []
-    for line in report(quick):
-        print(line, flush=True)
-        lines.append(line)
-    if not quick:
-        harness.RESULTS.mkdir(exist_ok=True)
-        path = harness.RESULTS / "ops_norms_attention.md"
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    harness.main(report, __doc__)

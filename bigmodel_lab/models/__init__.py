@@ -5,13 +5,40 @@ from importlib import import_module
 from bigmodel_lab.models.mlp import MLP
 
 _LATER = {  # name -> module, imported at the first use
+    "CNN": "cnn",
     "GPT": "gpt",
     "GPTConfig": "config",
     "GRULM": "rnn",
     "Encoder": "encoder",
     "EncoderConfig": "encoder",
+    "EncoderDecoder": "encoder_decoder",
+    "EncoderDecoderConfig": "config",
+    "QuantisedGPT": "quantised",
+    "QuantisedMatrix": "quantised",
+    "quantise": "quantised",
+    "weights_bytes": "quantised",
+    "PRETRAINED": "shipped",
+    "pretrained": "shipped",
+    "save_pretrained": "shipped",
 }
-__all__ = ["GPT", "GRULM", "MLP", "Encoder", "EncoderConfig", "GPTConfig"]
+__all__ = [
+    "CNN",
+    "GPT",
+    "GRULM",
+    "MLP",
+    "PRETRAINED",
+    "Encoder",
+    "EncoderConfig",
+    "EncoderDecoder",
+    "EncoderDecoderConfig",
+    "GPTConfig",
+    "QuantisedGPT",
+    "QuantisedMatrix",
+    "pretrained",
+    "quantise",
+    "save_pretrained",
+    "weights_bytes",
+]
 
 
 def __getattr__(name):

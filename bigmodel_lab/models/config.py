@@ -1,4 +1,4 @@
-"""What a GPT is made of: the sizes and the choices that tell GPT-2's form from Llama's, and what follows from them."""
+"""What a GPT is made of: the sizes and the choices that tell GPT-2's form from Llama's; and an encoder-decoder's sizes."""
 
 from dataclasses import dataclass
 
@@ -75,18 +75,10 @@ class GPTConfig:
         require_choice("mlp", self.mlp, ("gelu", "gelu_tanh", "swiglu"))
         require_choice("positions", self.positions, ("learned", "rotary"))
         require_in_range("eps", self.eps, 0)
-        if not 0 <= self.dropout < 1:
-            raise ValueError(
-                f"dropout must be at least 0 and below 1, got {self.dropout}: at 1 nothing is left."
-            )
+        _require_dropout(self.dropout)
         require_in_range("rope_base", self.rope_base, 1)
         D, H, G = self.width, self.n_heads, self.n_kv_heads
-        if D % H:
-            near = " and ".join(str(n) for n in (D // H * H, (D // H + 1) * H) if n)
-            raise ValueError(
-                f"n_heads={H} does not divide width={D}: each head needs a whole number of channels. "
-                f"Nearest widths that work: {near}."
-            )
+        _require_whole_heads(D, H)
         if H % G:
             fits = ", ".join(str(n) for n in range(1, H + 1) if H % n == 0)
             raise ValueError(
@@ -129,3 +121,53 @@ class GPTConfig:
         """Bytes of the keys and values kept for `batch` sequences of `positions` (default: the whole context)."""
         n = self.context if positions is None else positions
         return 2 * self.n_layers * batch * n * self.kv_width * itemsize
+
+
+@dataclass(frozen=True)
+class EncoderDecoderConfig:
+    """The sizes of an `EncoderDecoder`; the defaults are those of the base model of Vaswani et al. (2017), table 3.
+
+    Raises ValueError for sizes that do not fit each other.
+    """
+
+    vocab_size: int = 37000  # V, tokens of source and target together
+    context: int = 512  # most positions of either side
+    n_layers: int = 6  # blocks of the encoder, and again of the decoder
+    width: int = 512  # D
+    n_heads: int = 8  # H, divides width
+    hidden: int = 2048  # channels inside the feed-forward block
+    eps: float = 1e-5  # added to the variance inside the norms
+    dropout: float = 0.0  # of the embeddings and of what is added to the stream; not of attention
+
+    def __post_init__(self):
+        for name in ("vocab_size", "context", "n_layers", "width", "n_heads", "hidden"):
+            require_in_range(name, getattr(self, name), 1)
+        require_in_range("eps", self.eps, 0)
+        _require_dropout(self.dropout)
+        _require_whole_heads(self.width, self.n_heads)
+
+    @property
+    def n_parameters(self) -> int:
+        """Numbers that are trained, in closed form; the one embedding counts once."""
+        D, H = self.width, self.hidden
+        attention, norm = 4 * (D + 1) * D, 2 * D
+        block = attention + (D + 1) * H + (H + 1) * D + 2 * norm
+        embeddings = (self.vocab_size + 2 * self.context) * D
+        return embeddings + self.n_layers * (2 * block + attention + norm) + 2 * norm
+
+
+def _require_dropout(rate):
+    if not 0 <= rate < 1:
+        raise ValueError(
+            f"dropout must be at least 0 and below 1, got {rate}: at 1 nothing is left."
+        )
+
+
+def _require_whole_heads(width, n_heads):
+    if width % n_heads:
+        below = width // n_heads * n_heads
+        near = " and ".join(str(n) for n in (below, below + n_heads) if n)
+        raise ValueError(
+            f"n_heads={n_heads} does not divide width={width}: each head needs a whole number of channels. "
+            f"Nearest widths that work: {near}."
+        )

@@ -4,7 +4,8 @@
     x' = norm(x + attention(x)),    x = norm(x' + mlp(x'))                 for each block: the norm after the sum
     logits = norm(gelu(x W^T + b)) E^T + c                                 (B, T, V);  E: the token embedding
 
-The loss is the mean over the chosen positions. All sequences of a batch have one length: there is no mask for padding.
+The loss is the mean over the chosen positions. Sequences shorter than T are padded at their end with any token, and
+`lengths` keeps the real positions from seeing the padding.
 Source: Devlin et al. (2018), arXiv:1810.04805, sections 3 and 3.1 and appendix A.1. Told in chapter 9.
 Shapes: B batch, T positions, D width, V vocabulary.
 """
@@ -56,11 +57,11 @@ class Block(nn.Module):
         self.up, self.down = nn.Linear(c.width, c.hidden), nn.Linear(c.hidden, c.width)
         self.norm1, self.norm2 = nn.LayerNorm(c.width, c.eps), nn.LayerNorm(c.width, c.eps)
 
-    def forward(self, x, ops):
+    def forward(self, x, ops, lengths):
         B, T, D = x.shape
         rate = self.config.dropout
         heads = _linear(ops, self.qkv, x).view(B, T, 3, self.config.n_heads, -1)
-        y = ops.attention(*heads.permute(2, 0, 3, 1, 4).unbind(), causal=False)
+        y = ops.attention(*heads.permute(2, 0, 3, 1, 4).unbind(), causal=False, lengths=lengths)
         y = _linear(ops, self.out, y.transpose(1, 2).reshape(B, T, D))
         x = _norm(ops, self.norm1, x + ops.dropout(y, rate, self.training))
         y = _linear(ops, self.down, ops.gelu(_linear(ops, self.up, x)))
@@ -104,7 +105,7 @@ class Encoder(nn.Module):
                 w = rng.generator(seed, "encoder", name).standard_normal(p.shape, dtype=np.float32)
                 p.copy_(torch.from_numpy(w) * 0.02)
 
-    def forward(self, tokens, targets=None, segments=None) -> torch.Tensor:
+    def forward(self, tokens, targets=None, segments=None, lengths=None) -> torch.Tensor:
         """Return the logits (B, T, V), or the loss, a scalar in nats, if targets are given.
 
         Parameters
@@ -112,6 +113,9 @@ class Encoder(nn.Module):
         tokens : int64 (B, T)     T <= context
         targets : int64 (B, T)    the token that was there, or -100 where nothing is to be guessed; see `hide_tokens`
         segments : int64 (B, T)   which sentence a token belongs to; all 0 if not given
+        lengths : int64 (B,)      number of real tokens of each sequence, 1 ... T; all T if not given
+
+        The logits at padding mean nothing; let its targets be -100.
         """
         ops, c = backend(self.ops), self.config
         if tokens.ndim != 2 or tokens.shape[1] > c.context:
@@ -122,7 +126,7 @@ class Encoder(nn.Module):
         x = _norm(ops, self.norm, x + self.positions[: tokens.shape[1]])
         x = ops.dropout(x, c.dropout, self.training)
         for block in self.blocks:
-            x = block(x, ops)
+            x = block(x, ops, lengths)
         if targets is not None:  # the head, the dearest part, for the chosen positions only
             x, targets = x[targets != NOT_CHOSEN], targets[targets != NOT_CHOSEN]
         x = _norm(ops, self.head_norm, ops.gelu(_linear(ops, self.head, x)))

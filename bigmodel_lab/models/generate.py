@@ -22,7 +22,7 @@ class KVCache:
     ----------
     config : GPTConfig
     batch : int                B, sequences
-    like : tensor              dtype and device of the memory, such as the model's embedding
+    like : tensor              dtype and device of the memory, such as a weight of the model
 
     The memory for the whole context is taken at once, `config.kv_cache_bytes(batch)`. `len(cache)` is the number of
     positions kept, `cache[l]` the part of layer l. For inference only: autograd cannot go back through it.
@@ -126,7 +126,7 @@ def generate(
             "temperature, top_k and top_p have no effect without a generator, which takes the likeliest token: pass "
             'generator=rng.generator(seed, "sample").'
         )
-    cache = KVCache(model.config, B, model.tokens.weight) if use_cache else None
+    cache = KVCache(model.config, B, model.norm.weight) if use_cache else None
     was_training = model.training
     model.eval()
     try:

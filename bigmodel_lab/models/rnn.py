@@ -32,13 +32,10 @@ class GRULayer(nn.Module):
     def forward(self, x, h, ops):
         """Return the states after each position (B, T, D), for x (B, T, E) and the state before it, h (B, D)."""
         states = []
-        from_x = ops.linear(x, self.weight_ih_l0, self.bias_ih_l0)  # of all positions at once
-        for step in from_x.unbind(1):
-            from_h = ops.linear(h, self.weight_hh_l0, self.bias_hh_l0)
-            (xr, xz, xn), (hr, hz, hn) = step.chunk(3, -1), from_h.chunk(3, -1)
-            r, z = ops.sigmoid(xr + hr), ops.sigmoid(xz + hz)
-            n = ops.tanh(xn + r * hn)
-            h = n + z * (h - n)
+        # the input's share of the gates, of all positions at once; position first, so that each step is one piece
+        from_x = ops.linear(x.transpose(0, 1), self.weight_ih_l0, self.bias_ih_l0)
+        for step in from_x.unbind():
+            h = ops.gru_cell(step, h, None, self.weight_hh_l0, None, self.bias_hh_l0)
             states.append(h)
         return torch.stack(states, 1)
 

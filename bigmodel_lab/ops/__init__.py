@@ -21,10 +21,12 @@ from bigmodel_lab.ops.activations import (
 )
 from bigmodel_lab.ops.adamw import adamw
 from bigmodel_lab.ops.attention import attention, attention_backward
+from bigmodel_lab.ops.conv2d import conv2d, conv2d_backward
 from bigmodel_lab.ops.dropout import dropout, dropout_backward
 from bigmodel_lab.ops.embedding import embedding, embedding_backward
 from bigmodel_lab.ops.flash_attention import flash_attention, flash_attention_backward
 from bigmodel_lab.ops.gradcheck import gradient_error, numerical_gradients
+from bigmodel_lab.ops.gru_cell import gru_cell, gru_cell_backward
 from bigmodel_lab.ops.layernorm import layernorm, layernorm_backward
 from bigmodel_lab.ops.linear import linear, linear_backward
 from bigmodel_lab.ops.linear_cross_entropy import (
@@ -32,7 +34,21 @@ from bigmodel_lab.ops.linear_cross_entropy import (
     linear_cross_entropy_backward,
     linear_cross_entropy_with_gradient,
 )
+from bigmodel_lab.ops.linear_int4 import (
+    dequantise_int4,
+    linear_int4,
+    linear_int4_backward,
+    quantise_int4,
+)
+from bigmodel_lab.ops.linear_int8 import (
+    dequantise_int8,
+    linear_int8,
+    linear_int8_backward,
+    quantise_int8,
+)
+from bigmodel_lab.ops.maxpool2d import maxpool2d, maxpool2d_backward
 from bigmodel_lab.ops.rmsnorm import rmsnorm, rmsnorm_backward
+from bigmodel_lab.ops.rnn_cell import rnn_cell, rnn_cell_backward
 from bigmodel_lab.ops.rope import rope, rope_backward, rope_tables
 from bigmodel_lab.ops.sampling import next_token_probabilities, sample_tokens
 from bigmodel_lab.ops.softmax import softmax, softmax_backward
@@ -47,6 +63,10 @@ __all__ = [
     "adamw",
     "attention",
     "attention_backward",
+    "conv2d",
+    "conv2d_backward",
+    "dequantise_int4",
+    "dequantise_int8",
     "dropout",
     "dropout_backward",
     "embedding",
@@ -56,6 +76,8 @@ __all__ = [
     "gelu",
     "gelu_backward",
     "gradient_error",
+    "gru_cell",
+    "gru_cell_backward",
     "layernorm",
     "layernorm_backward",
     "linear",
@@ -63,12 +85,22 @@ __all__ = [
     "linear_cross_entropy",
     "linear_cross_entropy_backward",
     "linear_cross_entropy_with_gradient",
+    "linear_int4",
+    "linear_int4_backward",
+    "linear_int8",
+    "linear_int8_backward",
+    "maxpool2d",
+    "maxpool2d_backward",
     "next_token_probabilities",
     "numerical_gradients",
+    "quantise_int4",
+    "quantise_int8",
     "relu",
     "relu_backward",
     "rmsnorm",
     "rmsnorm_backward",
+    "rnn_cell",
+    "rnn_cell_backward",
     "rope",
     "rope_backward",
     "rope_tables",

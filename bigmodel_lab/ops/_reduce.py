@@ -6,7 +6,7 @@ from numba.extending import overload
 
 from bigmodel_lab.ops._math import ELEMENTWISE
 
-_COLUMNS = 128  # a block: 512 bytes of a row in float32, so its sums stay in the nearest cache
+_COLUMNS = 256  # a block: its sums are 2 KB of float64, which stay in the nearest cache
 
 
 def _row_max32(row):
@@ -51,9 +51,31 @@ def column_sums(x, out):
     for c in prange((D + _COLUMNS - 1) // _COLUMNS):
         first, end = c * _COLUMNS, min(D, (c + 1) * _COLUMNS)
         total = np.zeros(end - first, np.float64)
-        for n in range(N):
-            block = x[n, first:end]
-            for d in range(block.size):
-                total[d] += block[d]
+        n = 0
+        while (
+            n + 8 <= N
+        ):  # eight rows at a time: the sums are then loaded and stored an eighth as often
+            r0, r1, r2, r3 = (
+                x[n, first:end],
+                x[n + 1, first:end],
+                x[n + 2, first:end],
+                x[n + 3, first:end],
+            )
+            r4, r5, r6, r7 = (
+                x[n + 4, first:end],
+                x[n + 5, first:end],
+                x[n + 6, first:end],
+                x[n + 7, first:end],
+            )
+            for d in range(total.size):
+                low = (np.float64(r0[d]) + r1[d]) + (np.float64(r2[d]) + r3[d])
+                high = (np.float64(r4[d]) + r5[d]) + (np.float64(r6[d]) + r7[d])
+                total[d] += low + high
+            n += 8
+        while n < N:
+            row = x[n, first:end]
+            for d in range(total.size):
+                total[d] += row[d]
+            n += 1
         for d in range(total.size):
             out[first + d] = total[d]

@@ -13,7 +13,7 @@ can be had again tile by tile; the rest is as in `attention`. With causal=True t
 
 Source: Milakov and Gimelshein (2018), arXiv:1805.02867, for the online softmax; Dao et al. (2022), arXiv:2205.14135,
 algorithms 1 and 4, for the tiles. Derived in chapter 9, timed in lab L01.
-Shapes and the meaning of causal are those of `attention`.
+Shapes and the meaning of causal and of lengths are those of `attention`; tiles that are all padding are left out.
 
 Extra memory: forward, a padded copy of k and v; backward, nine arrays of T (or S) times K for each thread at work. Head
 widths are padded to a multiple of 32 (float32 with AVX-512; 16 with AVX2), T and S to multiples of 64, so that sizes just
@@ -38,7 +38,7 @@ from bigmodel_lab.ops.attention import require_attention
 _TILE = 64  # queries, and keys; 64 x 64 float32 scores are 16 KB and stay in the nearest cache
 
 
-def flash_attention(q, k, v, causal: bool = True, scale: float | None = None):
+def flash_attention(q, k, v, causal: bool = True, scale: float | None = None, lengths=None):
     """Return for each query the mean of the values, weighted by how well query and keys fit, without T x S memory.
 
     Parameters
@@ -47,35 +47,38 @@ def flash_attention(q, k, v, causal: bool = True, scale: float | None = None):
     k, v : float arrays (B, G, S, K)   H a multiple of G, S >= 1; with causal=True S >= T
     causal : bool                      query t sees the keys 0 ... S - T + t only
     scale : float                      factor of the scores; 1 / sqrt(K) if not given
+    lengths : integer array (B,)       number of real keys in each sequence, 1 ... S; all S if not given
 
     Returns
     -------
     y : float array (B, H, T, K)       same dtype as `q`
-    cache : tuple                      keeps q, k, v, y and e (B H, T); the backward pass computes the probabilities again
+    cache : tuple                      keeps q, k, v, y, e (B H, T), lengths; the backward pass computes the probabilities again
 
-    Raises ValueError if the shapes do not fit, TypeError unless all are float32 or all float64.
+    Raises ValueError if the shapes or lengths do not fit, TypeError unless all are float32 or all float64 and the lengths
+    integers.
     """
-    q, k, v, scale = require_attention(q, k, v, causal, scale)
+    q, k, v, scale, lengths = require_attention(q, k, v, causal, scale, lengths)
     B, H, T, K = q.shape
     G, S = k.shape[1:3]
     wide, n_tiles = _padded(K, q.dtype), -(-S // _TILE)
     across = np.empty((B * G, n_tiles, wide, _TILE), q.dtype)
     values = np.empty((B * G, n_tiles, _TILE, wide), q.dtype)
-    _pack(_heads(k), _heads(v), across, values)
+    _pack(_heads(k), _heads(v), np.repeat(lengths, G), across, values)
     y, e = np.empty_like(q), np.empty((B * H, T), q.dtype)
-    _forward(_heads(q), across, values, S, causal, scale, _heads(y), e)
-    return y, (q, k, v, y, e, causal, scale)
+    _forward(_heads(q), across, values, np.repeat(lengths, H), S, causal, scale, _heads(y), e)
+    return y, (q, k, v, y, e, causal, scale, lengths)
 
 
 def flash_attention_backward(dy, cache):
     """Return (dq, dk, dv) for the upstream gradient `dy` (B, H, T, K) and what `flash_attention` kept."""
-    q, k, v, y, e, causal, scale = cache
+    q, k, v, y, e, causal, scale, lengths = cache
     B, H, T, K = q.shape
     require_shape("dy", dy, "B H T K", B=B, H=H, T=T, K=K)
     dy, _ = kernel_arrays(dy=dy, q=q)
     dq, dk, dv = np.empty_like(q), np.empty_like(k), np.empty_like(v)
     arrays = [_heads(a) for a in (dy, q, k, v, y)]
-    _backward(*arrays, e, _padded(K, q.dtype), causal, scale, _heads(dq), _heads(dk), _heads(dv))
+    lengths, wide = np.repeat(lengths, k.shape[1]), _padded(K, q.dtype)
+    _backward(*arrays, e, lengths, wide, causal, scale, _heads(dq), _heads(dk), _heads(dv))
     return dq, dk, dv
 
 
@@ -119,17 +122,18 @@ def _copy_across(rows, out):
 
 
 @njit(**REDUCING)
-def _pack(k, v, across, values):
+def _pack(k, v, lengths, across, values):
     heads, n_tiles = across.shape[:2]
     one = k.dtype.type(1)
     for item in prange(heads * n_tiles):
         g, j = item // n_tiles, item % n_tiles
-        _copy_across(k[g, j * _TILE : (j + 1) * _TILE], across[g, j])
-        _copy_padded(v[g, j * _TILE : (j + 1) * _TILE], one, values[g, j])
+        tile = slice(j * _TILE, min((j + 1) * _TILE, lengths[g]))  # empty where all is padding
+        _copy_across(k[g, tile], across[g, j])
+        _copy_padded(v[g, tile], one, values[g, j])
 
 
 @njit(**REDUCING)
-def _forward(q, across, values, S, causal, scale, y, e):
+def _forward(q, across, values, lengths, S, causal, scale, y, e):
     heads, T, K = q.shape
     wide = across.shape[2]
     group = heads // max(1, len(across))
@@ -146,13 +150,14 @@ def _forward(q, across, values, S, causal, scale, y, e):
         m, l = np.full(n, -infinity), np.zeros(n, q.dtype)
         s = np.empty((n_padded, _TILE), q.dtype)
         _copy_padded(q[h, first : first + n], scale, qi)
-        # query r of this tile sees the keys below `sees + r`
-        sees = S - T + first + 1 if causal else S
-        end = sees + n - 1 if causal else S
+        # query r of this tile sees the keys below `sees + r`, and below `real`
+        real = lengths[h]
+        sees = S - T + first + 1 if causal else real
+        end = min(sees + n - 1, real)
         for j in range((end + _TILE - 1) // _TILE):
             product(qi, across[g, j], s)
             for r in range(n):
-                seen = min(_TILE, (sees + r if causal else S) - j * _TILE)
+                seen = min(_TILE, min(sees + r, real) - j * _TILE)
                 row = s[r]
                 if seen > 0:
                     largest = max(m[r], row_max(row[:seen]))
@@ -178,17 +183,19 @@ def _forward(q, across, values, S, causal, scale, y, e):
 
 
 @njit(**REDUCING)
-def _backward(dy, q, k, v, y, e, wide, causal, scale, dq, dk, dv):
+def _backward(dy, q, k, v, y, e, lengths, wide, causal, scale, dq, dk, dv):
     heads, T, K = q.shape
     S = k.shape[1]
     group = heads // max(1, len(k))
-    n_queries, n_keys = (T + _TILE - 1) // _TILE, (S + _TILE - 1) // _TILE
+    n_queries = (T + _TILE - 1) // _TILE
     zero, one = q.dtype.type(0), q.dtype.type(1)
     for g in prange(len(k)):
+        real = lengths[g]
+        n_keys = (real + _TILE - 1) // _TILE
         kp = np.empty((n_keys, _TILE, wide), q.dtype)
         k_across, v_across = np.empty((2, n_keys, wide, _TILE), q.dtype)
         for j in range(n_keys):
-            tile = slice(j * _TILE, (j + 1) * _TILE)
+            tile = slice(j * _TILE, min((j + 1) * _TILE, real))
             _copy_padded(k[g, tile], one, kp[j])
             _copy_across(k[g, tile], k_across[j])
             _copy_across(v[g, tile], v_across[j])
@@ -217,7 +224,8 @@ def _backward(dy, q, k, v, y, e, wide, causal, scale, dq, dk, dv):
                         t, seen = i * _TILE + r, 0
                         pr, dsr = p[r], ds[r]
                         if t < T:
-                            seen = min(_TILE, (S - T + t + 1 if causal else S) - j * _TILE)
+                            seen = min(S - T + t + 1, real) if causal else real
+                            seen = min(_TILE, seen - j * _TILE)
                             et, at = e[h, t], along[t]
                             for u in range(seen):
                                 w = exp_nonpositive(pr[u] - et)
@@ -232,7 +240,9 @@ def _backward(dy, q, k, v, y, e, wide, causal, scale, dq, dk, dv):
             for t in range(T):
                 for d in range(K):
                     dq[h, t, d] = dqp[t // _TILE, t % _TILE, d] * scale
-        for u in range(S):
+        for u in range(real):
             for d in range(K):
                 dk[g, u, d] = dkp[u // _TILE, u % _TILE, d]
                 dv[g, u, d] = dvp[u // _TILE, u % _TILE, d]
+        dk[g, real:] = zero
+        dv[g, real:] = zero

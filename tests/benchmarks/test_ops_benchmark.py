@@ -48,14 +48,43 @@ def test_candidates_take_turns_in_an_order_that_rotates(benchmark):
 
 
 def test_a_wrong_candidate_is_not_timed(benchmark):
-    _, ops = benchmark
+    harness, _ = benchmark
     right, wrong = (
         (lambda: (np.ones(3), np.arange(4.0))),
         (lambda: (np.ones(3), np.arange(4.0) + 1e-3)),
     )
-    ops.Case("op", "3", {"ours": right, "torch": right}, {"ours": 1}, "GB/s").check()
+    harness.Case("op", "3", {"ours": right, "torch": right}, 1).check()
     with pytest.raises(AssertionError, match=r"^op 3: torch differs in result 1 by 3.3e-04"):
-        ops.Case("op", "3", {"ours": right, "torch": wrong}, {"ours": 1}, "GB/s").check()
+        harness.Case("op", "3", {"ours": right, "torch": wrong}, 1).check()
+
+
+def test_the_table_has_a_row_for_ours_and_each_variant_and_says_what_was_reached(
+    benchmark, monkeypatch
+):
+    harness, _ = benchmark
+    seconds = {"ours": 1e-3, "ours, twice": 2e-3, "torch": 4e-3, "limit": 0.5e-3}
+    times = harness.Times({k: np.full(5, s) for k, s in seconds.items()}, quiet=False)
+    monkeypatch.setattr(harness, "compare", lambda *_, **__: times)
+    same = dict.fromkeys(["ours", "ours, twice", "torch"], lambda: (np.ones(2),))
+    case = harness.Case("op", "3", same, {"ours": 8e6, "ours, twice": 16e6})
+    assert list(harness.table([lambda: case], 1, peers=("torch", "numpy"))) == [
+        "| operation, forward and backward | size | ours (ms) | torch / ours (quartiles) | NumPy / ours "
+        "| reached, share of the limit |",
+        "|---|---|--:|--:|--:|--:|",
+        "| op | 3 ~ | 1 | 4 (4.00-4.00) | - | 8 GB/s, 50% |",
+        "| op, twice | 3 ~ | 2 | 2 (2.00-2.00) | - | 8 GB/s, 50% |",
+    ]
+
+
+def test_only_the_full_run_writes_its_page(benchmark, monkeypatch, tmp_path, capsys):
+    harness, _ = benchmark
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
+    for argv in (["b/some.py", "--quick"], ["b/some.py"]):
+        assert not harness.RESULTS.exists()
+        monkeypatch.setattr(sys, "argv", argv)
+        harness.main(lambda quick: [f"quick is {quick}", "end"], "what it does")
+    assert capsys.readouterr().out == "quick is True\nend\nquick is False\nend\n"
+    assert (harness.RESULTS / "some.md").read_text() == "quick is False\nend\n"
 
 
 @pytest.mark.parametrize("name", ["relu", "sigmoid", "tanh", "gelu", "gelu tanh form"])

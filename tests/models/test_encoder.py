@@ -50,9 +50,7 @@ def named_as_ours(weights, n_layers):
     return found
 
 
-@pytest.mark.parametrize("ops", ["torch", "numba"])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
-def test_logits_loss_and_gradients_are_those_of_bert(dtype, tolerance, ops):
+def bert_and_ours(dtype, ops):
     transformers = pytest.importorskip(
         "transformers", reason="the peer that is compared with is not installed"
     )
@@ -74,6 +72,13 @@ def test_logits_loss_and_gradients_are_those_of_bert(dtype, tolerance, ops):
     peer = peer.to(dtype)
     ours = Encoder(SMALL, ops).to(dtype)
     ours.load_state_dict(named_as_ours(peer.state_dict(), 2))
+    return peer, ours
+
+
+@pytest.mark.parametrize("ops", ["torch", "numba"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+def test_logits_loss_and_gradients_are_those_of_bert(dtype, tolerance, ops):
+    peer, ours = bert_and_ours(dtype, ops)
     tokens, targets, segments = batch()
     logits = peer(input_ids=tokens, token_type_ids=segments).logits
     theirs = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
@@ -86,6 +91,36 @@ def test_logits_loss_and_gradients_are_those_of_bert(dtype, tolerance, ops):
     for name, (a, b) in pairs.items():
         assert (a - b).abs().max() < tolerance, name
         assert b.abs().max() > 1e-3, name
+
+
+@pytest.mark.parametrize("ops", ["torch", "numba"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+def test_with_padding_real_positions_are_those_of_bert_with_an_attention_mask(
+    dtype, tolerance, ops
+):
+    peer, ours = bert_and_ours(dtype, ops)
+    tokens, targets, segments = batch()
+    lengths = torch.tensor([12, 5, 1])
+    real = torch.arange(12) < lengths[:, None]
+    targets = torch.where(real, targets, -100)
+    mask = real.to(torch.int64)
+    logits = peer(input_ids=tokens, token_type_ids=segments, attention_mask=mask).logits
+    theirs = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    theirs.backward()
+    loss = ours(tokens, targets, segments, lengths)
+    loss.backward()
+    got = ours(tokens, segments=segments, lengths=lengths)
+    assert (got - logits)[real].abs().max() < tolerance
+    assert (loss - theirs).abs() < tolerance
+    grads = named_as_ours({n: p.grad for n, p in peer.named_parameters()}, 2)
+    for name, p in ours.named_parameters():
+        assert (p.grad - grads[name]).abs().max() < tolerance, name
+    for row, n in enumerate(lengths.tolist()):
+        alone = ours(tokens[row : row + 1, :n], segments=segments[row : row + 1, :n])[0]
+        assert (got[row, :n] - alone).abs().max() < tolerance
+        tokens[row, n:] = 1 + tokens[row, n:] % 39
+    assert torch.equal(ours(tokens, segments=segments, lengths=lengths)[real], got[real])
+    assert (ours(tokens, segments=segments) - got)[real].abs().max() > 1e-3  # it would be seen
 
 
 def test_number_of_parameters_of_bert_base():

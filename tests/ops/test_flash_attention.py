@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
+from attention_cases import both_ways as cases_both_ways
+from attention_cases import inputs
 
-from bigmodel_lab import rng
 from bigmodel_lab.ops.attention import attention, attention_backward
 from bigmodel_lab.ops.flash_attention import flash_attention, flash_attention_backward
 from bigmodel_lab.ops.gradcheck import gradient_error
@@ -28,15 +30,7 @@ SIZES = [
 ]
 
 
-def inputs(B, H, G, T, S, K, dtype=np.float64):
-    g = rng.generator(0, "test_flash_attention")
-    shapes = (B, H, T, K), (B, G, S, K), (B, G, S, K), (B, H, T, K)
-    return [g.standard_normal(s).astype(dtype) for s in shapes]
-
-
-def both_ways(q, k, v, dy, **options):
-    y, cache = flash_attention(q, k, v, **options)
-    return y, *flash_attention_backward(dy, cache)
+both_ways = partial(cases_both_ways, "tiled")
 
 
 @pytest.mark.parametrize(
@@ -63,6 +57,49 @@ def test_agrees_with_the_plain_form(size, dtype, tolerance):
         assert got.dtype == dtype
         assert got.shape == want.shape
         np.testing.assert_allclose(got, want, rtol=0, atol=tolerance)
+
+
+# around the edges of tiles: a whole tile of padding, one key in the last tile, none
+LENGTHS = [
+    ((3, 4, 2, 70, 199, 7), [1, 199, 130]),
+    ((4, 2, 1, 129, 129, 33), [64, 65, 128, 129]),
+    ((2, 2, 2, 1, 130, 8), [129, 2]),
+]
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 2e-14)])
+@pytest.mark.parametrize(("size", "lengths"), LENGTHS)
+def test_agrees_with_the_plain_form_with_padding(size, lengths, dtype, tolerance, causal):
+    q, k, v, dy = inputs(*size, dtype)
+    options = dict(causal=causal, scale=0.3, lengths=np.array(lengths))
+    y, cache = attention(q, k, v, **options)
+    wanted = y, *attention_backward(dy, cache)
+    for b, n in enumerate(lengths):
+        k[b, :, n:], v[b, :, n:] = np.nan, np.inf
+    for got, want in zip(both_ways(q, k, v, dy, **options), wanted, strict=True):
+        assert got.dtype == dtype
+        np.testing.assert_allclose(got, want, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_padding_does_not_outweigh_scores_far_below_its_own(causal):
+    q, k, v, dy = inputs(2, 1, 1, 66, 70, 4)
+    # scores of -1200 and less; the zeros that fill up a tile would count e^1200 times as much
+    q[:], k[:] = 1, -1 - np.arange(70)[:, None] / 100
+    options = dict(causal=causal, scale=300.0, lengths=np.array([67, 2]))
+    y, cache = attention(q, k, v, **options)
+    wanted = y, *attention_backward(dy, cache)
+    for got, want in zip(both_ways(q, k, v, dy, **options), wanted, strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_gradient_of_every_entry_with_padding(causal):
+    *args, _ = inputs(2, 2, 1, 3, 67, 2)
+    options = dict(causal=causal, scale=0.7, lengths=np.array([65, 2]))
+    errors = gradient_error(flash_attention, flash_attention_backward, args, **options)
+    assert max(errors.values()) < 1e-7, errors
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 2e-14)])
@@ -170,39 +207,4 @@ def test_what_the_cache_keeps():
     q, k, v, _ = inputs(2, 4, 2, 70, 70, 8)
     y, cache = flash_attention(q, k, v)
     assert [a is b for a, b in zip(cache, (q, k, v, y), strict=False)] == [True] * 4
-    assert sum(a.size for a in cache[4:] if isinstance(a, np.ndarray)) == 2 * 4 * 70
-
-
-def test_other_layouts_give_the_same_and_arguments_are_left_alone():
-    args = inputs(2, 4, 2, 66, 66, 6)
-    clean = both_ways(*args)
-    across = [np.ascontiguousarray(a.transpose(0, 2, 1, 3)).transpose(0, 2, 1, 3) for a in args]
-    for got, want in zip(both_ways(*across), clean, strict=True):
-        np.testing.assert_array_equal(got, want)
-    for a, b in zip(across, args, strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_errors():
-    q, k, v, dy = inputs(2, 4, 2, 5, 6, 3)
-    with pytest.raises(ValueError, match=r"^q has H=4 heads and k has G=3: .* G must divide H"):
-        flash_attention(q, *(np.concatenate([a, a[:, :1]], 1) for a in (k, v)))
-    with pytest.raises(
-        ValueError, match=r"^v must have shape \(B, G, S, K\) with B=2, G=2, S=6, K=3, got S=5"
-    ):
-        flash_attention(q, k, v[:, :, :5])
-    with pytest.raises(
-        ValueError, match=r"^q has T=5 queries and k only S=4 keys.*Pass causal=False"
-    ):
-        flash_attention(q, k[:, :, :4], v[:, :, :4])
-    with pytest.raises(TypeError, match=r"^q and k and v must share one dtype"):
-        flash_attention(q, k.astype(np.float32), v)
-    with pytest.raises(TypeError, match=r"^q and k and v must be float32 or float64, got float16"):
-        flash_attention(*(a.astype(np.float16) for a in (q, k, v)))
-    _, cache = flash_attention(q, k, v)
-    with pytest.raises(
-        ValueError, match=r"^dy must have shape \(B, H, T, K\) with B=2, H=4, T=5, K=3, got T=4"
-    ):
-        flash_attention_backward(dy[:, :, :4], cache)
-    with pytest.raises(TypeError, match=r"^dy and q must share one dtype"):
-        flash_attention_backward(dy.astype(np.float32), cache)
+    assert sum(a.size for a in cache[4:] if isinstance(a, np.ndarray)) == 2 * 4 * 70 + 2

@@ -6,6 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from bigmodel_lab.models import MLP  # noqa: E402  (needs torch)
+from bigmodel_lab.ops import conv2d, conv2d_backward  # noqa: E402
 from bigmodel_lab.ops.torch import backend, bind  # noqa: E402
 
 OURS, THEIRS = backend("numba"), backend("torch")
@@ -15,6 +16,11 @@ TARGETS = torch.tensor([0, 3, 1])
 def tensor(*shape, seed=0, dtype=torch.float64, grad=True):
     g = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=g, dtype=dtype).requires_grad_(grad)
+
+
+def cell_inputs(rows):
+    shapes = (3, 4), (3, 5), (rows, 4), (rows, 5), (rows,), (rows,)
+    return [tensor(*shape, seed=s) for s, shape in enumerate(shapes)]
 
 
 CALLS = {
@@ -64,6 +70,39 @@ CALLS = {
     "attention, all see all": lambda ops: (
         lambda q, k, v: ops.attention(q, k, v, causal=False, scale=0.7),
         [tensor(1, 2, 4, 3), tensor(1, 2, 3, 3, seed=1), tensor(1, 2, 3, 3, seed=2)],
+    ),
+    "attention, with padding": lambda ops: (
+        lambda q, k, v: ops.attention(q, k, v, causal=False, lengths=torch.tensor([3, 1])),
+        [tensor(2, 2, 2, 3), tensor(2, 2, 3, 3, seed=1), tensor(2, 2, 3, 3, seed=2)],
+    ),
+    "attention, causal with padding": lambda ops: (
+        lambda q, k, v: ops.attention(q, k, v, lengths=torch.tensor([4, 2])),
+        [tensor(2, 2, 2, 3), tensor(2, 2, 4, 3, seed=1), tensor(2, 2, 4, 3, seed=2)],
+    ),
+    "conv2d": lambda ops: (
+        lambda x, w, b: ops.conv2d(x, w, b, (2, 1), padding=1),
+        [tensor(2, 3, 4, 5), tensor(2, 3, 3, 2, seed=1), tensor(2, seed=2)],
+    ),
+    "conv2d, no bias": lambda ops: (ops.conv2d, [tensor(1, 2, 3, 4), tensor(3, 2, 2, 2, seed=1)]),
+    "maxpool2d": lambda ops: (lambda x: ops.maxpool2d(x, 2), [tensor(2, 3, 4, 5)]),
+    "maxpool2d, overlapping": lambda ops: (
+        lambda x: ops.maxpool2d(x, 3, stride=(2, 1), padding=(1, 0)),
+        [tensor(1, 2, 5, 6)],
+    ),
+    "rnn_cell": lambda ops: (ops.rnn_cell, cell_inputs(5)),
+    "rnn_cell, relu, no biases": lambda ops: (
+        lambda *args: ops.rnn_cell(*args, nonlinearity="relu"),
+        cell_inputs(5)[:4],
+    ),
+    "rnn_cell, input ready-made": lambda ops: (
+        lambda x, h, w, b: ops.rnn_cell(x, h, None, w, None, b),
+        [tensor(3, 5), *(cell_inputs(5)[i] for i in (1, 3, 5))],
+    ),
+    "gru_cell": lambda ops: (ops.gru_cell, cell_inputs(15)),
+    "gru_cell, no biases": lambda ops: (ops.gru_cell, cell_inputs(15)[:4]),
+    "gru_cell, input ready-made": lambda ops: (
+        lambda x, h, w, b: ops.gru_cell(x, h, None, w, None, b),
+        [tensor(3, 15), *(cell_inputs(15)[i] for i in (1, 3, 5))],
     ),
     "linear_cross_entropy": lambda ops: (
         lambda h, w: ops.linear_cross_entropy(h, w, TARGETS, chunk=2),
@@ -148,18 +187,41 @@ def test_a_gradient_of_a_gradient_is_refused(name):
         torch.autograd.grad(f(*inputs).sum(), inputs, create_graph=True)
 
 
+@pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_activation_checkpoint(reentrant):
+def test_activation_checkpoint(name, reentrant):
     from torch.utils.checkpoint import checkpoint
 
-    x, w = tensor(3, 4), tensor(5, 4, seed=1)
+    f, inputs = CALLS[name](OURS)
 
-    def block(x, w):
-        return OURS.gelu(OURS.linear(x, w))
+    def block(*args):
+        return f(*args).tanh()
 
-    want = torch.autograd.grad(block(x, w).sum(), (x, w))
-    checkpoint(block, x, w, use_reentrant=reentrant).sum().backward()
-    torch.testing.assert_close((x.grad, w.grad), want)
+    y = block(*inputs)
+    dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    want = torch.autograd.grad(y, inputs, dy)
+    again = checkpoint(block, *inputs, use_reentrant=reentrant)
+    torch.testing.assert_close(again, y, rtol=0, atol=0)
+    again.backward(dy)
+    for t, w in zip(inputs, want, strict=True):
+        torch.testing.assert_close(t.grad, w, rtol=0, atol=0)
+
+
+def test_convolution_of_data_computes_no_gradient_of_it():
+    asked = []
+
+    def backward(dy, cache, *, need_dx=True):
+        asked.append(need_dx)
+        return conv2d_backward(dy, cache, need_dx=need_dx)
+
+    bound = bind(conv2d, backward, optional_dx=True)
+    x, w = tensor(1, 2, 3, 4, grad=False), tensor(3, 2, 2, 2, seed=1)
+    for wanted in (False, True):
+        y = bound(x.requires_grad_(wanted), w)
+        grads = torch.autograd.grad(y.sum(), (x, w) if wanted else (w,))
+        want = torch.autograd.grad(THEIRS.conv2d(x, w).sum(), (x, w) if wanted else (w,))
+        torch.testing.assert_close(grads, want)
+    assert asked == [False, True]
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -228,6 +290,16 @@ def test_the_same_losses_over_20_steps_of_training(activation, dtype, tolerance)
             losses[ops].append(loss.item())
     assert losses["torch"][-1] < losses["torch"][0]
     np.testing.assert_allclose(losses["numba"], losses["torch"], rtol=tolerance)
+
+
+def test_both_backends_offer_the_same_operations():
+    from bigmodel_lab.ops import torch as public
+
+    assert vars(OURS).keys() == vars(THEIRS).keys() == {*public.__all__} - {"backend", "bind"}
+    documented = public.backend.__doc__
+    for name in vars(OURS):
+        assert getattr(public, name) is getattr(OURS, name)
+        assert name in documented
 
 
 def test_errors():
