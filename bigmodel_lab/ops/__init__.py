@@ -9,6 +9,9 @@ processes on the same machine (in __pycache__ beside the source, or where NUMBA_
 sets the number of threads, which changes the speed and not one bit of what the kernels compute.
 """
 
+from pathlib import Path
+
+from bigmodel_lab.ops._stale import forget_stale_kernels
 from bigmodel_lab.ops.activations import (
     gelu,
     gelu_backward,
@@ -119,3 +122,5 @@ __all__ = [
     "tanh",
     "tanh_backward",
 ]
+
+forget_stale_kernels(Path(__file__).parent)  # none is loaded before its first call

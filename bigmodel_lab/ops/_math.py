@@ -10,7 +10,7 @@ The coefficients are our own fits: tools/fit_math.py. Largest relative errors, c
 exp_nonpositive 1e-7, tanh 2e-7, sigmoid 2e-7, its slope 3e-7, normal_cdf 7e-7 (times x^2/16 below x = -4, where the
 rounding of x^2/2 is what counts). NaN stays NaN, and infinities give the limits.
 
-A kernel cached on disk does not notice that this file has changed: after an edit, touch the files that import it.
+A kernel cached on disk does not notice that this file has changed: `_stale` does, at the next import.
 """
 
 import math

@@ -15,7 +15,7 @@ the other, as it lies in memory: four rows side by side, to load x once for all,
 
 What the caller owes, as nothing is checked here: one-dimensional contiguous arrays of the shapes that are named.
 
-A kernel cached on disk does not notice that this file has changed: after an edit, delete `__pycache__/*.nb?` beside it.
+A kernel cached on disk does not notice that this file has changed: `_stale` does, at the next import.
 """
 
 import numpy as np

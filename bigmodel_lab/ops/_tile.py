@@ -12,7 +12,7 @@ registers, whichever the processor has. A plain loop unrolled by hand reaches a 
 What the caller owes, as nothing is checked here: c has a multiple of ROWS rows and of `columns` columns; rows of b and c
 lie contiguously (a may have any strides, such as a.T); the shapes fit and a has at least one column.
 
-A kernel cached on disk does not notice that this file has changed: after an edit, touch the files that import it.
+A kernel cached on disk does not notice that this file has changed: `_stale` does, at the next import.
 """
 
 import llvmlite.binding
