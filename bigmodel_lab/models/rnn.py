@@ -6,7 +6,7 @@
     h' = (1 - z) n + z h
 
 Source: Cho et al. (2014), arXiv:1406.1078, section 2.3, in the variant that torch and cuDNN compute: there r multiplies
-after the product with U_n, in the paper before it, and z and 1 - z change places. Built in chapter 8.
+after the product with U_n, in the paper before it. Built in chapter 8.
 Shapes: B sequences, T positions, E embedding width, D state width, V vocabulary; W (3 D, E), U (3 D, D), in the order
 r, z, n.
 """

@@ -10,7 +10,7 @@
     dx = da w_ih,    dw_ih = da^T x,    dh = dh' z + dg w_hh,    dw_hh = dg^T h,    biases: the sums over b of da and dg
 
 Source: Cho et al. (2014), arXiv:1406.1078, section 2.3, in the variant that torch and cuDNN compute: there r multiplies
-after the product with the state, in the paper before it, and z and 1 - z change places. Names, shapes and order of the
+after the product with the state, in the paper before it. Names, shapes and order of the
 arguments, and of the gates (r, z, n), are those of torch.nn.GRUCell. Derived in chapter 8.
 Shapes: B sequences, E width of the input, D width of the state; a and g (B, 3 D).
 
