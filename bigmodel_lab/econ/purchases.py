@@ -1,0 +1,61 @@
+"""What a shop knows of its customers: how often each came back, how recently, since when, for how much.
+
+Ages and recencies run in weeks from a customer's first purchase, which is not counted among the repeats. Told in chapter 25.
+"""
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+
+from bigmodel_lab.econ.values import array
+
+__all__ = ["Purchases", "load_cdnow"]
+
+
+@dataclass(frozen=True, eq=False)
+class Purchases:
+    """Summaries of customers, arrays of one length (n,)."""
+
+    repeats: np.ndarray  # purchases after the first
+    recency: np.ndarray  # weeks from the first purchase to the last, 0 without repeats
+    age: np.ndarray  # weeks from the first purchase to the end of observation
+    spend: np.ndarray | None = None  # USD, mean of the repeat purchases, 0 without any
+    later: np.ndarray | None = None  # repeats in a period afterwards, to check forecasts with
+
+    def __post_init__(self):
+        given = {
+            n: array(n, getattr(self, n))
+            for n in ("repeats", "recency", "age", "spend", "later")
+            if getattr(self, n) is not None
+        }
+        lengths = {name: x.shape for name, x in given.items()}
+        if len(set(lengths.values())) != 1 or given["age"].ndim != 1 or not given["age"].size:
+            raise ValueError(
+                f"repeats, recency, age, spend and later must be arrays of one length, got {lengths}."
+            )
+        bad = np.flatnonzero(
+            (given["recency"] > given["age"]) | ((given["repeats"] == 0) != (given["recency"] == 0))
+        )
+        if len(bad):
+            raise ValueError(
+                "recency must be at most age, and 0 exactly for customers without repeats; "
+                f"customer {bad[0]} has {given['repeats'][bad[0]]:g} repeats, recency {given['recency'][bad[0]]:g} and "
+                f"age {given['age'][bad[0]]:g}."
+            )
+        for name, x in given.items():
+            object.__setattr__(self, name, x)
+
+
+@cache
+def load_cdnow() -> Purchases:
+    """Return 2,357 customers of the CD shop CDNOW: 39 weeks of 1997 to fit, 39 more to check (`later`).
+
+    Source: Fader and Hardie (2001), Interfaces 31(3); see tables/NOTICE and tools/build_cdnow.py.
+    """
+    text = files(__package__).joinpath("tables", "cdnow.csv").read_text("ascii")
+    _, *rows = csv.reader(text.splitlines())
+    x = np.array(rows, dtype=np.float64).T
+    return Purchases(x[0], x[1] / 7, x[2] / 7, x[3], x[4])

@@ -1,0 +1,82 @@
+"""bml econ: every example in a help is run and compared; JSON answers carry the library's values and units."""
+
+import inspect
+import json
+import shlex
+
+import pytest
+
+from bigmodel_lab.cli import main
+from bigmodel_lab.econ.commands import COMMANDS
+
+
+def examples(command):
+    """Yield (arguments, what is printed) of each example in a command's docstring."""
+    for block in inspect.getdoc(command).split("$ bml ")[1:]:
+        first, _, printed = block.partition("\n")
+        yield shlex.split(first), printed.strip("\n")
+
+
+CASES = [(name, *case) for name, command in COMMANDS.items() for case in examples(command)]
+
+
+@pytest.mark.parametrize(("name", "arguments", "printed"), CASES, ids=lambda x: None)
+def test_examples(name, arguments, printed, capsys):
+    assert arguments[:2] == ["econ", name]
+    assert main(arguments) == 0
+    got = [x.rstrip() for x in capsys.readouterr().out.strip("\n").split("\n")]
+    assert got == [x.rstrip() for x in printed.split("\n")]
+    assert len(printed) > 40
+
+
+def test_each_command_has_an_example():
+    assert (
+        {name for name, *_ in CASES}
+        == set(COMMANDS)
+        == {"captable", "clv", "bass", "price", "runway"}
+    )
+
+
+def ask(capsys, *arguments):
+    assert main(["econ", *arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "value", "unit"),
+    [
+        ("captable --founders Ada=6M,Ben=4M --pre-money 8M --raise-usd 2M", 0.8, "dimensionless"),
+        ("captable --safes a=1M@5M,b=500k@@0.2 --pre-money 8M --raise-usd 2M --pool 0.1", 0.8 * 0.7 - 0.0625, "dimensionless"),
+        ("clv --arpa 100 --gross-margin 0.8 --churn 0.02", 4000, "USD / customer"),
+        ("bass --p 0.03 --q 0.38 --market 1 --years 10", 0.8128, "customer"),
+        ("price --cost 2 --gross-margin 0.75", 8, "USD / megatoken"),
+        ("runway --cash 1M --fixed 95k --new-customers 0 --unsure 0 --paths 10", 11, "month"),
+    ],
+)  # fmt: skip
+def test_json(arguments, value, unit, capsys):
+    got = ask(capsys, *arguments.split())
+    assert got["value"] == pytest.approx(value, rel=1e-3)
+    assert got["unit"] == unit
+    assert got["command"] == "econ " + arguments.split()[0]
+
+
+def test_a_runway_without_end_is_null(capsys):
+    got = ask(capsys, *"runway --fixed 0 --new-customers 0 --paths 10".split())
+    assert got["value"] is None
+    assert "more than nine of ten companies have cash after all 60 months" in got["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("clv --gross-margin 60", "bml econ clv: gross_margin must be between 0 and 1, got 60: write 60 % as 0.6"),
+        ("captable --founders Ada", "--founders must read name=number"),
+        ("captable --safes a=5M@4M", "bml econ captable: cap must be a finite number above"),
+        ("bass --p 0", "bml econ bass: p must be a finite number above 0"),
+        ("runway --round-month 70", "rounds has one in month 70"),
+        ("runway --churn -0.1", "churn must be between 0 and 1"),
+    ],
+)  # fmt: skip
+def test_refused(arguments, said, capsys):
+    assert main(["econ", *arguments.split()]) == 2
+    assert said in capsys.readouterr().err
