@@ -20,7 +20,7 @@ PY := "$(ENV)/bin/python"
 export OMP_WAIT_POLICY ?= PASSIVE
 export PATH := $(abspath $(ENV))/bin:$(PATH)
 
-.PHONY: help env lab test test-lowest test-newest test-bounds notebooks book serve bench lint format doctor lock clean
+.PHONY: help env lab test test-lowest test-newest test-bounds notebooks pretrained book serve bench lint format doctor lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -54,6 +54,9 @@ test-bounds: env  ## the kernels with array bounds checked, in a cache of their 
 notebooks: env  ## execute every notebook in place and store its outputs (NB=path for one)
 	@$(PY) -m bigmodel_lab.book.notebooks run $(NB)
 	@$(PY) tools/readme_picture.py
+
+pretrained: env  ## train the small GPT that ships afresh, into runs/pretrained (20 minutes; Ctrl-C and again: it goes on)
+	@$(PY) -m bigmodel_lab.train.pretrain runs/pretrained
 
 book: env  ## render the book into book/
 	@mdbook build

@@ -48,8 +48,8 @@ def pretrained(
     ops : "torch" or "numba"   which kernels compute the model
     dtype : of the parameters  float32 or float64 hold the stored float16 exactly
 
-    The model is in evaluation mode; `model.train()` turns its dropout on, for fine-tuning. Nothing is downloaded. Takes
-    less than 0.2 s. Raises `data.DataError` if a file is missing or is not what its folder's manifest says.
+    The model is in evaluation mode; `model.train()` turns its dropout on, for fine-tuning. Nothing is downloaded.
+    Raises `data.DataError` if a file is missing or is not what its folder's manifest says.
     """
     folder = Path(folder)
     content = {name: _read(folder, name, entry) for name, entry in _manifest(folder).items()}
