@@ -30,7 +30,7 @@ from textwrap import indent
 
 from bigmodel_lab.units import Quantity, spell
 
-__all__ = ["Answer", "Command", "add_command", "amount", "option", "run"]
+__all__ = ["Answer", "Command", "add_command", "add_options", "amount", "option", "run"]
 
 _SUFFIXES = {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
 
@@ -120,27 +120,33 @@ def add_command(subparsers, name: str, command: type[Command]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    groups = {}
-    for f in fields(command):
-        label = f.metadata["group"]
-        if label not in groups:
-            groups[label] = parser.add_argument_group(label) if label != "options" else parser
-        _add_option(groups[label], f, typing.get_type_hints(command)[f.name])
+    add_options(parser, command)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(_command=command, _name=name)
+
+
+def add_options(parser: argparse.ArgumentParser, kind: type) -> None:
+    """Add an option to `parser` for each field of the dataclass `kind`; what `option` says of a field is in its help."""
+    groups, types_of = {"options": parser}, typing.get_type_hints(kind)
+    for f in fields(kind):
+        label = f.metadata.get("group", "options")
+        if label not in groups:
+            groups[label] = parser.add_argument_group(label)
+        _add_option(groups[label], f, types_of[f.name])
 
 
 def _add_option(parser, f, kind) -> None:
     if isinstance(kind, types.UnionType):
         kind = next(k for k in typing.get_args(kind) if k is not types.NoneType)
     flag = "--" + f.name.replace("_", "-")
-    default = "" if f.default is None or f.default is False else f" (default: {f.default})"
-    how = {"default": f.default, "help": f.metadata["help"] + default}
+    default = "" if f.default in (None, "") or f.default is False else f"(default: {f.default})"
+    said = f"{f.metadata.get('help', '')} {default}".strip()
+    how = {"default": f.default, "help": said}
     if kind is bool:
         action = "store_true" if f.default is False else argparse.BooleanOptionalAction
         parser.add_argument(flag, action=action, **how)
         return
-    choices = f.metadata["choices"]
+    choices = f.metadata.get("choices")
     how |= {"choices": choices} if choices else {"metavar": "TEXT" if kind is str else "N"}
     parser.add_argument(flag, type={int: _whole, float: amount, str: str}[kind], **how)
 

@@ -20,45 +20,42 @@ from pathlib import Path
 
 from bigmodel_lab import data, dist, rng
 from bigmodel_lab.errors import require_choice, require_in_range
+from bigmodel_lab.shell import add_options, option
 from bigmodel_lab.train import Layout, RunRecord
-
-
-def _option(default, meaning: str):
-    return dataclasses.field(default=default, metadata={"help": meaning})
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """What is trained, on what, and over which ranks."""
 
-    steps: int = _option(100, "optimiser steps")
-    seed: int = _option(0, "of the weights and of the batches")
-    dp: int = _option(1, "data-parallel replicas")
-    tp: int = _option(1, "ranks that share each matrix")
-    pp: int = _option(1, "pipeline stages")
-    zero: int = _option(0, "ZeRO stage 0-3 between the replicas")
-    micros: int = _option(0, "micro-batches a step; 0: as many as pipeline stages")
-    schedule: str = _option("1f1b", "of the pipeline: gpipe or 1f1b")
-    sequence: int = _option(
+    steps: int = option(100, "optimiser steps")
+    seed: int = option(0, "of the weights and of the batches")
+    dp: int = option(1, "data-parallel replicas")
+    tp: int = option(1, "ranks that share each matrix")
+    pp: int = option(1, "pipeline stages")
+    zero: int = option(0, "ZeRO stage 0-3 between the replicas")
+    micros: int = option(0, "micro-batches a step; 0: as many as pipeline stages")
+    schedule: str = option("1f1b", "of the pipeline: gpipe or 1f1b")
+    sequence: int = option(
         0, "1: with --tp, also cut what is between the matrices along the positions"
     )
-    form: str = _option("llama", "of the GPT: gpt2 or llama")
-    layers: int = _option(4, "blocks")
-    width: int = _option(64, "channels")
-    heads: int = _option(4, "of attention")
-    context: int = _option(64, "tokens a row")
-    vocab: int = _option(512, "tokens that the tokenizer is trained to")
-    data: str = _option("moby-dick", "a text of bigmodel_lab.data")
-    batch: int = _option(16, "rows a step, over all replicas")
-    lr: float = _option(1e-3, "highest learning rate")
-    warmup: int = _option(10, "steps over which it rises, but no more than --steps")
-    weight_decay: float = _option(0.1, "of matrices")
-    clip: float = _option(1.0, "largest norm of the gradient")
-    dtype: str = _option("float32", "of the parameters: float32 or float64")
-    ops: str = _option("torch", "kernels: torch or numba")
-    threads: int = _option(1, "a rank")
-    timeout_s: float = _option(86400.0, "seconds after which all ranks are stopped")
-    record: str = _option("", "file for the RunRecord; none if not given")
+    form: str = option("llama", "of the GPT: gpt2 or llama")
+    layers: int = option(4, "blocks")
+    width: int = option(64, "channels")
+    heads: int = option(4, "of attention")
+    context: int = option(64, "tokens a row")
+    vocab: int = option(512, "tokens that the tokenizer is trained to")
+    data: str = option("moby-dick", "a text of bigmodel_lab.data")
+    batch: int = option(16, "rows a step, over all replicas")
+    lr: float = option(1e-3, "highest learning rate")
+    warmup: int = option(10, "steps over which it rises, but no more than --steps")
+    weight_decay: float = option(0.1, "of matrices")
+    clip: float = option(1.0, "largest norm of the gradient")
+    dtype: str = option("float32", "of the parameters: float32 or float64")
+    ops: str = option("torch", "kernels: torch or numba")
+    threads: int = option(1, "a rank")
+    timeout_s: float = option(86400.0, "seconds after which all ranks are stopped")
+    record: str = option("", "file for the RunRecord; none if not given")
 
     def __post_init__(self):
         for name, choices in {
@@ -88,15 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for f in dataclasses.fields(Config):
-        said = (
-            f"{f.metadata['help']} (default: {f.default})"
-            if f.default != ""
-            else f.metadata["help"]
-        )
-        parser.add_argument(
-            f"--{f.name.replace('_', '-')}", type=f.type, default=f.default, help=said
-        )
+    add_options(parser, Config)
     try:
         config = Config(**vars(parser.parse_args(arguments)))
         ranks = config.layout.ranks

@@ -31,6 +31,7 @@ from bigmodel_lab.errors import require_in_range
 from bigmodel_lab.files import write_atomically
 from bigmodel_lab.models import GPT, GPTConfig
 from bigmodel_lab.models.shipped import pretrained, save_pretrained
+from bigmodel_lab.shell import add_options
 from bigmodel_lab.text import NGram
 from bigmodel_lab.train.batches import Batches, windows
 from bigmodel_lab.train.checkpoint import load_checkpoint
@@ -272,11 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--finish", action="store_true", help="train no more, and write the best model so far"
     )
-    for f in fields(Recipe):
-        name = f"--{f.name.replace('_', '-')}"
-        parser.add_argument(
-            name, type=type(f.default), default=f.default, help=f"default: {f.default}"
-        )
+    add_options(parser, Recipe)
     options = vars(parser.parse_args(arguments))
     folder, only_finish = options.pop("folder"), options.pop("finish")
     try:

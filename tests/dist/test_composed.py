@@ -3,12 +3,13 @@
 import math
 
 import pytest
-import torch
+from gpt_cases import adamw, noisy_gpt, token_batch, train_alone
 
-from bigmodel_lab import dist, rng
+from bigmodel_lab import dist
 from bigmodel_lab.dist.composed import Composed
-from bigmodel_lab.models import GPT, GPTConfig
-from bigmodel_lab.train import AdamW, Layout, clip_gradients, decay_groups
+from bigmodel_lab.dist.sharded_gpt import ShardedGPT
+from bigmodel_lab.models import GPTConfig
+from bigmodel_lab.train import Layout
 
 STEPS, T, CLIP = 3, 8, 0.3
 ROWS = (8, 7, 8)  # 7 rows: uneven replicas and uneven micro-batches
@@ -18,37 +19,17 @@ FORMS = {
 }
 
 
-def whole(form) -> GPT:
-    model = GPT(FORMS[form], seed=1).double()
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            noise = rng.generator(2, name).standard_normal(tuple(p.shape))
-            p.add_(torch.from_numpy(noise), alpha=0.1)
-    model.blocks[2].mlp.up.weight.requires_grad_(False)
-    return model
+def whole(form):
+    return noisy_gpt(FORMS[form], frozen_layer=2)
 
 
 def batch(step):
-    draws = rng.generator(3, "batch", str(step)).integers(13, size=(ROWS[step], T + 1))
-    tokens = torch.from_numpy(draws)
-    return tokens[:, :-1], tokens[:, 1:]
+    return token_batch(step, ROWS[step], FORMS["gpt2"])  # both forms have its vocabulary and context
 
 
-def adamw(groups):
-    return AdamW(groups, lr=0.01)
-
-
-def train_alone(form):
+def alone(form):
     model = whole(form)
-    opt, losses, norms = adamw(decay_groups(model, 0.1)), [], []
-    for step in range(STEPS):
-        opt.zero_grad()
-        loss = model(*batch(step))
-        loss.backward()
-        norms.append(clip_gradients(model.parameters(), CLIP))
-        opt.step()
-        losses.append(loss.item())
-    return model, losses, norms
+    return model, *train_alone(model, map(batch, range(STEPS)), CLIP)
 
 
 def train_composed(form, layout, options):
@@ -60,9 +41,7 @@ def train_composed(form, layout, options):
     if model.zero:
         for u in model.zero.units:
             u.gather()
-    trained, _, _ = train_alone(form)
-    from bigmodel_lab.dist.sharded_gpt import ShardedGPT
-
+    trained, _, _ = alone(form)
     miss = 0.0
     for chunk in model.chunks:
         want = dict(ShardedGPT(trained, chunk.tensor, chunk.layers).named_parameters())
@@ -86,12 +65,12 @@ LAYOUTS = [
 
 @pytest.mark.parametrize(("form", "layout", "options"), LAYOUTS, ids=lambda x: str(x))
 def test_equals_one_process(form, layout, options):
-    _, alone, norms = train_alone(form)
+    _, want, norms = alone(form)
     assert any(n > CLIP for n in norms)
     for losses, clipped, miss in dist.run(
         train_composed, form, layout, options, ranks=layout.ranks
     ):
-        assert losses == pytest.approx(alone, abs=1e-12)
+        assert losses == pytest.approx(want, abs=1e-12)
         assert clipped == pytest.approx(norms, rel=1e-11)
         assert miss < 1e-8  # AdamW divides by the root of gradients that are nearly zero
 
@@ -114,9 +93,9 @@ def test_what_does_not_work_together(form, layout, options, message):
 
 
 def test_one_rank_is_training_alone():
-    _, alone, norms = train_alone("gpt2")
+    _, want, norms = alone("gpt2")
     [(losses, clipped, miss)] = dist.run(train_composed, "gpt2", Layout(), {}, ranks=1)
-    assert losses == pytest.approx(alone, abs=1e-14)
+    assert losses == pytest.approx(want, abs=1e-14)
     assert clipped == pytest.approx(norms, rel=1e-13)
     assert miss < 1e-10
     assert not math.isnan(miss)

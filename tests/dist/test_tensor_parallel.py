@@ -4,12 +4,14 @@ import copy
 
 import pytest
 import torch
+from gpt_cases import adamw, noisy_gpt, token_batch, train_alone
 
-from bigmodel_lab import dist, rng
+from bigmodel_lab import dist
 from bigmodel_lab.dist.sharded_gpt import ShardedGPT, cut_layers
 from bigmodel_lab.dist.tensor_parallel import TensorParallel, slice_rows
 from bigmodel_lab.dist.wire import Wire, predicted_bytes
 from bigmodel_lab.models import GPT, GPTConfig
+from bigmodel_lab.train import decay_groups
 
 STEPS, B, T = 4, 3, 8
 FORMS = {  # 11 and 13 tokens: the vocabulary does not divide evenly
@@ -20,36 +22,21 @@ FORMS = {  # 11 and 13 tokens: the vocabulary does not divide evenly
 }
 
 
-def whole(form) -> GPT:
-    """A model in float64 whose biases and gains are not zeros and ones, and of which one matrix is frozen."""
-    model = GPT(FORMS[form], seed=1).double()
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            noise = rng.generator(2, name).standard_normal(tuple(p.shape))
-            p.add_(torch.from_numpy(noise), alpha=0.1)
-    model.blocks[0].mlp.up.weight.requires_grad_(False)
-    return model
+def whole(form):
+    return noisy_gpt(FORMS[form], frozen_layer=0)
 
 
-def batch(step, V):
-    draws = rng.generator(3, "batch", str(step)).integers(V, size=(B, T + 1))
-    tokens = torch.from_numpy(draws)
-    return tokens[:, :-1], tokens[:, 1:]
+def batch(step, form):
+    return token_batch(step, B, FORMS[form])
 
 
-def optimizer(parameters):
-    return torch.optim.AdamW([p for p in parameters if p.requires_grad], lr=0.01, weight_decay=0.1)
+def optimizer(model):
+    return adamw(decay_groups(model, 0.1))
 
 
-def train_alone(form):
+def alone(form):
     model = whole(form)
-    opt, losses = optimizer(model.parameters()), []
-    for step in range(STEPS):
-        opt.zero_grad()
-        loss = model(*batch(step, model.config.vocab_size))
-        loss.backward()
-        opt.step()
-        losses.append(loss.item())
+    losses, _ = train_alone(model, (batch(step, form) for step in range(STEPS)))
     return model, losses
 
 
@@ -60,15 +47,15 @@ def train_cut(form, sequence, kernels="torch"):
     wire = Wire()
     tensor = TensorParallel(sequence=sequence, wire=wire)
     mine = ShardedGPT(model, tensor)
-    opt, losses = optimizer(mine.parameters()), []
+    opt, losses = optimizer(mine), []
     for step in range(STEPS):
         opt.zero_grad()
-        loss = mine(*batch(step, model.config.vocab_size))
+        loss = mine(*batch(step, form))
         loss.backward()
         mine.sum_whole_gradients()
         opt.step()
         losses.append(loss.item())
-    trained, _ = train_alone(form)
+    trained, _ = alone(form)
     want = dict(ShardedGPT(trained, tensor).named_parameters())
     miss = max((p - want[name]).abs().max().item() for name, p in mine.named_parameters())
     held = sum(p.numel() for p in mine.parameters())
@@ -103,11 +90,11 @@ def predicted(config, rank, ranks, sequence, whole_numel):
     ],
 )
 def test_equals_one_process(form, ranks, sequence, kernels):
-    _, alone = train_alone(form)
+    _, want = alone(form)
     results = dist.run(train_cut, form, sequence, kernels, ranks=ranks)
     config = FORMS[form]
     for rank, (losses, miss, sent, held, whole_numel) in enumerate(results):
-        assert losses == pytest.approx(alone, abs=1e-12)
+        assert losses == pytest.approx(want, abs=1e-12)
         assert miss < 1e-10  # AdamW divides by the root of gradients that are nearly zero
         step = predicted(config, rank, ranks, sequence, whole_numel)
         assert sent == {name: STEPS * n_bytes for name, n_bytes in step.items()}
@@ -140,9 +127,9 @@ def test_the_source_model_is_left_alone():
     model = whole("gpt2")
     before = copy.deepcopy(model.state_dict())
     mine = ShardedGPT(model)
-    tokens, targets = batch(0, 11)
+    tokens, targets = batch(0, "gpt2")
     assert mine(tokens, targets).item() == pytest.approx(model(tokens, targets).item(), abs=1e-14)
-    optimizer(mine.parameters()).step()
+    optimizer(mine).step()
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 

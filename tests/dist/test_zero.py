@@ -3,50 +3,25 @@
 import pytest
 import torch
 import torch.distributed as td
+from gpt_cases import adamw, noisy_gpt, token_batch, train_alone
 
-from bigmodel_lab import dist, rng
+from bigmodel_lab import dist
 from bigmodel_lab.dist.data_parallel import share
 from bigmodel_lab.dist.wire import Wire, predicted_bytes
 from bigmodel_lab.dist.zero import Zero
-from bigmodel_lab.models import GPT, GPTConfig
-from bigmodel_lab.train import AdamW, clip_gradients, decay_groups
+from bigmodel_lab.models import GPTConfig
 
 STEPS, T, CLIP = 4, 6, 0.5
 ROWS = (8, 5, 3, 8)  # of each batch: 5 leaves uneven shares, 3 leaves a rank of four without a row
 CONFIG = GPTConfig.gpt2(vocab_size=11, context=T, n_layers=3, width=8, n_heads=2)
 
 
-def whole() -> GPT:
-    model = GPT(CONFIG, seed=1).double()
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            noise = rng.generator(2, name).standard_normal(tuple(p.shape))
-            p.add_(torch.from_numpy(noise), alpha=0.1)
-    model.blocks[1].mlp.up.weight.requires_grad_(False)
-    return model
+def whole():
+    return noisy_gpt(CONFIG, frozen_layer=1)
 
 
 def batch(step):
-    draws = rng.generator(3, "batch", str(step)).integers(11, size=(ROWS[step], T + 1))
-    tokens = torch.from_numpy(draws)
-    return tokens[:, :-1], tokens[:, 1:]
-
-
-def adamw(groups):
-    return AdamW(groups, lr=0.01)
-
-
-def train_alone():
-    model = whole()
-    opt, losses, norms = adamw(decay_groups(model, 0.1)), [], []
-    for step in range(STEPS):
-        opt.zero_grad()
-        loss = model(*batch(step))
-        loss.backward()
-        norms.append(clip_gradients(model.parameters(), CLIP))
-        opt.step()
-        losses.append(loss.item())
-    return losses, norms, model.state_dict()
+    return token_batch(step, ROWS[step], CONFIG)
 
 
 def train_zero(stage, kernels="torch", micros=1):
@@ -92,7 +67,9 @@ def train_zero(stage, kernels="torch", micros=1):
     ],
 )
 def test_equals_one_process(stage, ranks, kernels, micros):
-    losses, norms, state = train_alone()
+    alone = whole()
+    losses, norms = train_alone(alone, map(batch, range(STEPS)), CLIP)
+    state = alone.state_dict()
     results = dist.run(train_zero, stage, kernels, micros, ranks=ranks)
     assert [sum(parts) for parts in zip(*(r[0] for r in results), strict=True)] == pytest.approx(
         losses, abs=1e-12

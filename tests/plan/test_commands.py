@@ -1,10 +1,9 @@
 """bml plan: every example in a help is run and compared; JSON answers carry the library's values and units."""
 
-import inspect
 import json
-import shlex
 
 import pytest
+from command_examples import check_example, examples
 
 from bigmodel_lab.cli import main
 from bigmodel_lab.plan import MODELS, count_parameters
@@ -13,24 +12,12 @@ from bigmodel_lab.plan.commands import COMMANDS
 ON = ["--on", "2026-11-22"]
 
 
-def examples(command):
-    """Yield (arguments, what is printed) of each example in a command's docstring."""
-    for block in inspect.getdoc(command).split("$ bml ")[1:]:
-        first, _, printed = block.partition("\n")
-        yield shlex.split(first), printed.strip("\n")
-
-
-CASES = [(name, *case) for name, command in COMMANDS.items() for case in examples(command)]
+CASES = examples(COMMANDS)
 
 
 @pytest.mark.parametrize(("name", "arguments", "printed"), CASES, ids=lambda x: None)
 def test_examples(name, arguments, printed, capsys):
-    assert arguments[:2] == ["plan", name]
-    assert main(arguments) == 0
-    assert [x.rstrip() for x in capsys.readouterr().out.strip("\n").split("\n")] == [
-        x.rstrip() for x in printed.split("\n")
-    ]
-    assert len(printed) > 40
+    check_example("plan", name, arguments, printed, capsys)
 
 
 def test_each_command_has_an_example():
