@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from recurrent_cases import check_other_layouts, check_ready_made_share
 
 from bigmodel_lab import ops, rng
 from bigmodel_lab.ops import gru_cell, gru_cell_backward
@@ -60,17 +61,7 @@ def test_agrees_with_torch(size, dtype, tolerance):
 
 
 def test_the_share_of_the_input_may_be_given_ready_made():
-    (x, h, w_ih, w_hh, b_ih, b_hh), dy = inputs(3, 2, 5)
-    share = x @ w_ih.T + b_ih
-    before = share.copy()
-    want = both_ways((x, h, w_ih, w_hh, b_ih, b_hh), dy)
-    y, da, dh, dw_ih, dw_hh, db_ih, db_hh = both_ways((share, h, None, w_hh, None, b_hh), dy)
-    np.testing.assert_array_equal(share, before)
-    assert dw_ih is None
-    assert db_ih is None
-    got = y, da @ w_ih, dh, da.T @ x, dw_hh, da.sum(0), db_hh
-    for a, b in zip(got, want, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
+    check_ready_made_share(both_ways, *inputs(3, 2, 5))
 
 
 def test_no_rows():
@@ -132,13 +123,7 @@ def test_huge_gates_close_and_open():
 
 
 def test_other_layouts_give_the_same_and_arguments_are_left_alone():
-    args, dy = inputs(3, 2, 5)
-    clean = both_ways(args, dy)
-    strange = [np.repeat(a, 2, axis=0)[::2] for a in args]
-    for got, want in zip(both_ways(strange, np.asfortranarray(dy)), clean, strict=True):
-        np.testing.assert_array_equal(got, want)
-    for a, b in zip(strange, args, strict=True):
-        np.testing.assert_array_equal(a, b)
+    check_other_layouts(both_ways, *inputs(3, 2, 5))
 
 
 def test_errors():
