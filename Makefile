@@ -16,8 +16,10 @@ else
 endif
 READY := $(ENV)/.bigmodel-lab-ready
 PY := "$(ENV)/bin/python"
-# A thread pool that spins while it waits makes everything else on a busy machine many times slower.
+# A thread pool that spins while it waits makes everything else on a busy machine many times slower; NumPy's keeps a core
+# for a tenth of a second after every product, and a second thread of numba or torch then gains nothing.
 export OMP_WAIT_POLICY ?= PASSIVE
+export OPENBLAS_THREAD_TIMEOUT ?= 4
 export PATH := $(abspath $(ENV))/bin:$(PATH)
 
 .PHONY: help env lab test test-lowest test-newest test-bounds notebooks pretrained book serve bench lint format doctor lock clean

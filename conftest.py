@@ -24,9 +24,10 @@ HOME = tempfile.TemporaryDirectory(prefix="bigmodel-lab-tests-", ignore_cleanup_
 
 os.environ["BIGMODEL_LAB_HOME"] = HOME.name  # no test writes into the reader's own ledger
 os.environ["TQDM_DISABLE"] = "1"
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "PASSIVE"
-)  # spinning pools slow each other down many times
+# Pools that spin while they wait slow each other down many times. OpenBLAS reads its variable when it is loaded, so this
+# one reaches the processes that tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 # A shell that starts a job in the background makes it ignore Ctrl-C, and every process that it starts: tests of Ctrl-C
 # would wait for ever. nohup make test & is such a job.

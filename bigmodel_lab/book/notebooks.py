@@ -275,6 +275,7 @@ def environment(threads: int, home: str | Path) -> dict[str, str]:
         "IPYTHONDIR": str(Path(home, "ipython")),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "OMP_WAIT_POLICY": "PASSIVE",  # where cores are shared, 2 spinning threads made torch 20 times slower
+        "OPENBLAS_THREAD_TIMEOUT": "4",  # NumPy's threads spin after a product: numba's second thread gained nothing
         "PYTHONHASHSEED": "0",
         "TQDM_DISABLE": "1",
     }
@@ -387,12 +388,12 @@ def _kernel_manager_class():
 def keep_times(new: str, old: str, stem: str) -> str:
     """Return `old` if it differs from `new` only in outputs of unchanged `nbval-ignore-output` cells, else `new`.
 
-    Both are notebooks in normal form.
+    Both are notebooks in normal form. Such a cell that has no outputs in `old` gets its first ones.
     """
     stored = {cell.id: cell.get("outputs", []) for cell in parse(old).cells if "id" in cell}
     merged = parse(new)
     for cell in merged.cells:
-        if _is_ignored(cell) and cell.id in stored:
+        if _is_ignored(cell) and stored.get(cell.id):
             cell.outputs = stored[cell.id]
     return old if normalise(merged, stem) == old else new
 

@@ -221,6 +221,15 @@ def test_new_times_are_stored_with_any_other_change(new):
     assert keep_times(new, timed("1 s\n"), STEM) == new
 
 
+def test_a_cell_without_outputs_gets_its_first_times():
+    new = timed("2 s\n")
+    nb = parse(new)
+    for cell in nb.cells:
+        if "nbval-ignore-output" in cell.metadata.get("tags", []):
+            cell.outputs = []
+    assert keep_times(new, normalise(nb, STEM), STEM) == new
+
+
 # ---- check
 
 
