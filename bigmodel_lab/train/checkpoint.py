@@ -11,7 +11,7 @@ where a checkpoint is damaged or was never finished takes the newest that is sou
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bigmodel_lab.errors import require_choice, require_in_range
@@ -60,27 +60,42 @@ def save_checkpoint(
     try:
         files.remove_parts(folder)
         path = files.write_directory(folder, files.free_name(folder, step), content)
-        for pointer in _POINTERS[: 1 + best]:
-            write_atomically(folder / pointer, f"{path.name}\n".encode())
-        files.sync(folder)
+        point_to(path, best=best)
     except OSError as error:
-        need, free = sum(map(len, content.values())), shutil.disk_usage(folder).free
-        raise OSError(
-            error.errno,
-            f"The checkpoint of step {step} was not written ({error.strerror}): it needs {need:,} bytes and "
-            f"{free:,} are free on that disk. Those written before are untouched. Make room, or keep fewer",
-            str(folder),
-        ) from error
-    _prune(folder, path.name, keep)
+        raise not_written(error, folder, step, sum(map(len, content.values()))) from error
+    prune(folder, path.name, keep)
     return path
 
 
-def load_checkpoint(folder: str | os.PathLike, which: str = "latest") -> Checkpoint:
+def point_to(path: Path, *, best: bool = False) -> None:
+    """Make the checkpoint in `path` the one to go on from (and the best one)."""
+    for pointer in _POINTERS[: 1 + best]:
+        write_atomically(path.parent / pointer, f"{path.name}\n".encode())
+    files.sync(path.parent)
+
+
+def not_written(error: OSError, folder: Path, step: int, size: int) -> OSError:
+    """Return the error that tells a person what `error` means for the checkpoint of `step`, of `size` bytes."""
+    free = shutil.disk_usage(folder).free
+    return OSError(
+        error.errno,
+        f"The checkpoint of step {step} was not written ({error.strerror}): it needs {size:,} bytes and "
+        f"{free:,} are free on that disk. Those written before are untouched. Make room, or keep fewer",
+        str(folder),
+    )
+
+
+def load_checkpoint(
+    folder: str | os.PathLike,
+    which: str = "latest",
+    read: Callable[[Path], Checkpoint] = files.read,
+) -> Checkpoint:
     """Read the checkpoint that `which`, "latest" or "best", points to, every byte checked.
 
     If "latest" is damaged, the newest that is sound is read instead. Whatever was skipped, also because its writing never
     finished, is named with its fault in a CheckpointWarning. Raises FileNotFoundError if the folder holds no checkpoint,
-    and ValueError, naming each with its fault, if none can be read.
+    and ValueError, naming each with its fault, if none can be read. `read` is how one directory is read; it raises
+    ValueError or OSError if that one is damaged (`bigmodel_lab.dist.checkpoint` has another way than this file's).
     """
     require_choice("which", which, _POINTERS)
     folder = Path(folder)
@@ -92,7 +107,7 @@ def load_checkpoint(folder: str | os.PathLike, which: str = "latest") -> Checkpo
         raise FileNotFoundError(f"{folder} holds no checkpoint that could be the {which} one.")
     for name in names:
         try:
-            found = files.read(folder / name)
+            found = read(folder / name)
             break
         except (OSError, ValueError) as error:
             faults[name] = str(error)
@@ -119,7 +134,7 @@ def _pointed(folder: Path, which: str) -> tuple[str | None, dict[str, str]]:
     return None, {which: f"holds no name of a checkpoint that is here, but {text!r}"}
 
 
-def _prune(folder: Path, newest: str, keep: int) -> None:
+def prune(folder: Path, newest: str, keep: int) -> None:
     """Delete the checkpoints that are neither among the last `keep` of this run nor the best.
 
     After going back to an older one, those of later steps belong to a past that this run has left: they go first.

@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,12 @@ class Checkpoint:
     state: dict  # whatever else was given to `save_checkpoint`
 
 
+def manifest(kind: str, sums: Mapping[str, tuple[int, int]]) -> bytes:
+    """Return the content of manifest.json: size in bytes and CRC-32 of each file of the directory."""
+    files = {name: {"bytes": size, "crc32": crc} for name, (size, crc) in sums.items()}
+    return json.dumps({"kind": kind, "schema": SCHEMA, "files": files}, indent=1).encode()
+
+
 def encode(step: int, model: Mapping, state: Mapping) -> dict[str, bytes]:
     """Return the content of each file of a checkpoint, the manifest last."""
     model_tree, model_tensors = pack(dict(model))
@@ -53,14 +59,13 @@ def encode(step: int, model: Mapping, state: Mapping) -> dict[str, bytes]:
         "state.safetensors": safetensors.torch.save(state_tensors),
         "state.json": json.dumps(tree, indent=1, allow_nan=False).encode(),
     }
-    sums = {n: {"bytes": len(c), "crc32": zlib.crc32(c)} for n, c in content.items()}
-    manifest = {"kind": KIND, "schema": SCHEMA, "files": sums}
-    return content | {"manifest.json": json.dumps(manifest, indent=1).encode()}
+    sums = {name: (len(c), zlib.crc32(c)) for name, c in content.items()}
+    return content | {"manifest.json": manifest(KIND, sums)}
 
 
 def read(path: Path) -> Checkpoint:
     """Read the checkpoint in the directory `path`. Raises ValueError, saying what is wrong, if a byte is."""
-    content = {name: _checked(path / name, size, crc) for name, size, crc in _manifest(path)}
+    content = dict(contents(path, KIND, _FILES))
     model, state = (_tensors(content[f"{name}.safetensors"]) for name in ("model", "state"))
     tree = json.loads(content["state.json"])
     return Checkpoint(
@@ -73,19 +78,25 @@ def _tensors(content: bytes) -> dict[str, torch.Tensor]:
     return {name: t.clone() for name, t in safetensors.torch.load(content).items()}
 
 
-def _manifest(path: Path) -> list[tuple[str, int, int]]:
-    """Return name, size and CRC-32 of each file of the checkpoint."""
+def contents(path: Path, kind: str, needed: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of each file that the manifest in the directory `path` names, one at a time, checked.
+
+    Raises ValueError, saying what is wrong, if the manifest is not of `kind`, lacks a `needed` file, or a byte is wrong.
+    """
     try:
-        manifest = json.loads((path / "manifest.json").read_bytes())
-        kind, schema, sums = manifest["kind"], manifest["schema"], manifest["files"]
-        files = [(name, sums[name]["bytes"], sums[name]["crc32"]) for name in _FILES]
+        found = json.loads((path / "manifest.json").read_bytes())
+        what = found["kind"], found["schema"]
+        sums = {name: (of["bytes"], of["crc32"]) for name, of in found["files"].items()}
+        if missing := set(needed) - sums.keys():
+            raise LookupError(missing)
     except FileNotFoundError:
         raise ValueError("manifest.json is missing") from None
-    except (ValueError, LookupError, TypeError, RecursionError):  # no UTF-8, no JSON, other keys
-        raise ValueError("manifest.json is damaged") from None
-    if kind != KIND or schema != SCHEMA:
-        raise ValueError(f"it is {kind!r} of schema {schema}, not {KIND!r} of schema {SCHEMA}")
-    return files
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise ValueError("manifest.json is damaged") from None  # no UTF-8, no JSON, other keys
+    if what != (kind, SCHEMA):
+        raise ValueError(f"it is {what[0]!r} of schema {what[1]}, not {kind!r} of schema {SCHEMA}")
+    for name, (size, crc) in sums.items():
+        yield name, _checked(path / name, size, crc)
 
 
 def _checked(path: Path, size: int, crc32: int) -> bytes:
@@ -106,16 +117,21 @@ def write_directory(folder: Path, name: str, content: Mapping[str, bytes]) -> Pa
     try:
         part.mkdir()
         for file, data in content.items():
-            with (part / file).open("wb") as f:
-                f.write(data)
-                f.flush()
-                os.fsync(f.fileno())
+            write_file(part / file, data)
         sync(part)
         part.rename(folder / name)
         sync(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)  # not there any more if all went well
     return folder / name
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a new file and force its bytes to disk; `sync` its folder, too, before relying on its name."""
+    with path.open("wb") as f:
+        f.write(data)
+        f.flush()
+        os.fsync(f.fileno())
 
 
 def sync(folder: Path) -> None:
