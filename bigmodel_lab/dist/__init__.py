@@ -1,13 +1,13 @@
 """Ranks in a notebook cell, and what they do together.
 
-`run`, `warm`, the errors and the magic (`%load_ext bigmodel_lab.dist`, then `%%ranks 2`) need no torch in the process
+`run`, `leave`, `warm`, the errors and the magic (`%load_ext bigmodel_lab.dist`, then `%%ranks 2`) need no torch in the process
 that calls them. The rest does, and is imported when it is first asked for: importing torch takes seconds.
 """
 
 import importlib
 
 from bigmodel_lab.dist._report import RankError, RankTimeout
-from bigmodel_lab.dist.launch import run, warm
+from bigmodel_lab.dist.launch import leave, run, warm
 
 _NEEDS_TORCH = {  # public name: the module of this package that defines it
     "Composed": "composed",
@@ -16,14 +16,19 @@ _NEEDS_TORCH = {  # public name: the module of this package that defines it
     "ExpertParallel": "expert_parallel",
     "KernelBytes": "wire",
     "MixtureOfExperts": "expert_parallel",
+    "OverlappedDataParallel": "overlap",
     "Pipeline": "pipeline",
+    "Recorder": "trace",
+    "ShardedCheckpoints": "checkpoint",
     "ShardedGPT": "sharded_gpt",
+    "SlowLink": "slow_link",
     "TensorParallel": "tensor_parallel",
+    "Trace": "timeline",
     "Wire": "wire",
     "Zero": "zero",
 }
 
-__all__ = ["RankError", "RankTimeout", "run", "warm", *_NEEDS_TORCH]
+__all__ = ["RankError", "RankTimeout", "leave", "run", "warm", *_NEEDS_TORCH]
 
 
 def __getattr__(name: str):

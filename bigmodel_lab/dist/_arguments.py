@@ -8,10 +8,10 @@ import types
 import cloudpickle
 
 MAX_RANKS = 64
-OPTIONS = ("ranks", "timeout_s", "threads", "checks")
+OPTIONS = ("ranks", "timeout_s", "threads", "wait_s", "checks")
 
 
-def check(fn, args: tuple, kwargs: dict, *, ranks, timeout_s, threads) -> None:
+def check(fn, args: tuple, kwargs: dict, *, ranks, timeout_s, threads, wait_s=None) -> None:
     """Raise TypeError or ValueError that names the argument, the rule, the value and the way out."""
     if not callable(fn):
         raise TypeError(
@@ -33,10 +33,13 @@ def check(fn, args: tuple, kwargs: dict, *, ranks, timeout_s, threads) -> None:
             raise TypeError(f"{name} must be a whole number, got {value!r}.")
         if not 1 <= value <= MAX_RANKS:
             raise ValueError(f"{name} must be between 1 and {MAX_RANKS}, got {value}: {otherwise}.")
-    if isinstance(timeout_s, bool) or not isinstance(timeout_s, numbers.Real):
-        raise TypeError(f"timeout_s must be a number of seconds, got {timeout_s!r}.")
-    if not 0 < timeout_s < math.inf:
-        raise ValueError(f"timeout_s must be a positive number of seconds, got {timeout_s}.")
+    for name, seconds in {"timeout_s": timeout_s, "wait_s": wait_s}.items():
+        if name == "wait_s" and seconds is None:
+            continue
+        if isinstance(seconds, bool) or not isinstance(seconds, numbers.Real):
+            raise TypeError(f"{name} must be a number of seconds, got {seconds!r}.")
+        if not 0 < seconds < math.inf:
+            raise ValueError(f"{name} must be a positive number of seconds, got {seconds}.")
     _check_call(fn, args, kwargs)
 
 

@@ -37,7 +37,7 @@ LINGER_S = {"result": 2.0, "failure": 0.5}
 SPARE_S = 5.0
 
 
-def main(rank, ranks, folder, conn, timeout_s, threads, checks) -> None:
+def main(rank, ranks, folder, conn, timeout_s, threads, checks, wait_s) -> None:
     """Run the job in `folder` as one of `ranks`, report over `conn` and end the process."""
     # Ctrl-C goes to the notebook's process too, and that one ends the run.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -65,7 +65,7 @@ def main(rank, ranks, folder, conn, timeout_s, threads, checks) -> None:
         with open(os.path.join(folder, "job"), "rb") as file:
             environment, sources, call = pickle.load(file)
         linecache.cache.update(sources)
-        _set_up(rank, ranks, folder, environment, timeout_s, threads, checks)
+        _set_up(rank, ranks, folder, environment, timeout_s, threads, checks, wait_s)
         message = "result", _call(rank, call)
     except BaseException as e:  # also SystemExit: whatever ends fn ends the rank
         message = "failure", time.monotonic(), *_report.describe(e)
@@ -138,7 +138,7 @@ class Printer(io.TextIOBase):
         return 1 if self._stream == "stdout" else 2
 
 
-def _set_up(rank, ranks, folder, environment, timeout_s, threads, checks) -> None:
+def _set_up(rank, ranks, folder, environment, timeout_s, threads, checks, wait_s) -> None:
     """Give the rank its environment, its threads and its process group."""
     # Should C code hold the GIL here while the notebook dies, `watch` cannot run: this ends the rank all the same.
     faulthandler.dump_traceback_later(timeout_s + SPARE_S, exit=True, file=2)
@@ -164,7 +164,7 @@ def _set_up(rank, ranks, folder, environment, timeout_s, threads, checks) -> Non
         init_method=f"file://{folder}/store",  # needs no port, so none can be taken
         rank=rank,
         world_size=ranks,
-        timeout=datetime.timedelta(seconds=timeout_s + SPARE_S),
+        timeout=datetime.timedelta(seconds=wait_s or timeout_s + SPARE_S),
     )
 
 
@@ -205,10 +205,13 @@ def pack_result(rank: int, result) -> bytes:
         ) from None
 
 
-def run_here(fn, args: tuple, kwargs: dict, timeout_s: float, threads: int) -> list:
+def run_here(
+    fn, args: tuple, kwargs: dict, timeout_s: float, threads: int, wait_s: float | None
+) -> list:
     """Run fn in this process, a rank that torchrun started, and return the results of all ranks."""
     if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group()
+        limit = datetime.timedelta(seconds=wait_s or timeout_s)
+        torch.distributed.init_process_group(timeout=limit)
         atexit.register(torch.distributed.destroy_process_group)
     set_threads(threads)
     rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()

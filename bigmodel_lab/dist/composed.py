@@ -21,7 +21,10 @@ import torch.distributed as dist
 from torch import nn
 
 from bigmodel_lab.dist.collectives import all_reduce
+from bigmodel_lab.dist.composed_bytes import step_bytes
 from bigmodel_lab.dist.data_parallel import DataParallel, share
+from bigmodel_lab.dist.grid import Grid, require_possible
+from bigmodel_lab.dist.grid_norm import clip_over_grid
 from bigmodel_lab.dist.pipeline import Pipeline
 from bigmodel_lab.dist.sharded_gpt import ShardedGPT, cut_layers
 from bigmodel_lab.dist.tensor_parallel import TensorParallel
@@ -32,31 +35,6 @@ from bigmodel_lab.train import Layout
 from bigmodel_lab.train.optim import decay_groups
 
 __all__ = ["Composed", "Grid"]
-
-
-class Grid:
-    """The process groups of a layout: this rank's line in each direction, and its place in it."""
-
-    def __init__(self, layout: Layout):
-        if (world := dist.get_world_size()) != layout.ranks:
-            raise ValueError(
-                f"dp={layout.dp} x tp={layout.tp} x pp={layout.pp} makes {layout.ranks} ranks, and there are {world}: "
-                f"start {layout.ranks}, or choose a layout of {world}."
-            )
-        ranks = np.arange(world).reshape(layout.pp, layout.dp, layout.tp)
-        self.layout = layout
-        self.p, self.d, self.t = (int(i[0]) for i in np.nonzero(ranks == dist.get_rank()))
-        self.pipe = self._line(np.moveaxis(ranks, 0, -1))
-        self.data = self._line(np.moveaxis(ranks, 1, -1))
-        self.tensor = self._line(ranks)
-
-    def _line(self, ranks):
-        """Make the groups along the last axis, every rank in the same order, as torch demands; return this rank's."""
-        mine = None
-        for line in ranks.reshape(-1, ranks.shape[-1]).tolist():
-            group = dist.new_group(line)
-            mine = group if dist.get_rank() in line else mine
-        return mine
 
 
 class Composed:
@@ -76,6 +54,7 @@ class Composed:
     schedule, chunks : of the pipeline (see `pipeline_schedule`)
     sequence : with tensor parallelism, cut what is between the matrices along the positions
     wire : counts every payload; name of the collective first, so that different uses add up
+    wait_s : see `Grid`
 
     Raises ValueError for combinations that do not work, saying which does.
     """
@@ -93,9 +72,11 @@ class Composed:
         chunks: int = 1,
         sequence: bool = False,
         wire: Wire | None = None,
+        wait_s: float | None = None,
     ):
-        _require_possible(gpt, layout, chunks, sequence)
-        self.grid, self.clip, self.wire = Grid(layout), clip, wire
+        require_possible(gpt, layout, chunks, sequence)
+        wire = Wire() if wire is None else wire
+        self.grid, self.clip, self.wire = Grid(layout, wait_s), clip, wire
         self.layout, self.config, self.micros = layout, gpt.config, micros
         self._schedule, self._dtype = (schedule, chunks), gpt.tokens.weight.dtype
         tensor = TensorParallel(self.grid.tensor, sequence=sequence, wire=wire)
@@ -133,8 +114,14 @@ class Composed:
         self._sum_tied()
         if self.zero is None:
             self.replicas.average_gradients(1.0)  # the weights are in the loss
-        self.gradient_norm = self._clip()
+        self.gradient_norm = None
+        if self.clip is not None:
+            self.gradient_norm = clip_over_grid(
+                self.chunks, self.zero, self.grid, self.clip, wire=self.wire
+            )
+        self.wire.mark("optimizer")
         (self.zero or self.optimizer).step()
+        self.wire.mark(None)
         return all_reduce(loss.reshape(1), self.grid.data, wire=self.wire).item()
 
     def memory_bytes(self) -> dict[str, int]:
@@ -147,6 +134,23 @@ class Composed:
             kind: sum(t.numel() * t.element_size() for t in tensors)
             for kind, tensors in (("parameters", self.chunks.parameters()), ("optimizer", kept))
         }
+
+    def predicted_bytes(self, rows: int, positions: int) -> dict[str, int]:
+        """What this rank sends in a step on a batch (rows, positions), by collective: see `composed_bytes.step_bytes`."""
+        name, chunks = self._schedule
+        return step_bytes(
+            self.config,
+            self.layout,
+            dist.get_rank(),
+            rows=rows,
+            positions=positions,
+            micros=self.micros,
+            schedule=name,
+            chunks=chunks,
+            sequence=self.chunks[0].tensor.sequence,
+            clip=self.clip is not None,
+            element_bytes=self._dtype.itemsize,
+        )
 
     def _pipeline(self, T: int) -> Pipeline:
         tensor, (name, _) = self.chunks[0].tensor, self._schedule
@@ -173,59 +177,11 @@ class Composed:
         other = torch.empty_like(p.grad)
         peer = last - self.grid.p
         receiving = dist.irecv(other, group=self.grid.pipe, group_src=peer)
-        if self.wire is not None:
-            self.wire.add("tied", other.numel() * other.element_size(), peer)
+        self.wire.add("tied", other.numel() * other.element_size(), peer)
         sending = dist.isend(p.grad.contiguous(), group=self.grid.pipe, group_dst=peer)
-        receiving.wait()
-        sending.wait()
+        with self.wire.waiting("tied"):
+            receiving.wait()
+            sending.wait()
         p.grad = (
             p.grad + other
         )  # of two numbers: the same in either order, so the copies stay equal
-
-    def _clip(self) -> float | None:
-        if self.clip is None:
-            return None
-        counted = self._counted()
-        if self.zero:
-            square = all_reduce(
-                self.zero.square_here(lambda p: p in counted), self.grid.data, wire=self.wire
-            )
-        else:
-            grads = [p.grad.double().square().sum() for p in counted if p.grad is not None]
-            square = torch.stack([torch.zeros((), dtype=torch.float64), *grads]).sum().reshape(1)
-        for group in (self.grid.tensor, self.grid.pipe):
-            all_reduce(square, group, wire=self.wire)
-        norm = square.sqrt().item()
-        if norm > self.clip:
-            factor = self.clip / (norm + 1e-6)  # as train.clip_gradients
-            if self.zero:
-                self.zero.scale(factor)
-            else:
-                for p in self.chunks.parameters():
-                    if p.grad is not None:
-                        p.grad.mul_(factor)
-        return norm
-
-    def _counted(self) -> set[nn.Parameter]:
-        """The parameters that this rank counts, so that over the tensor and pipe groups each one counts once."""
-        counted = {p for c in self.chunks for p in c.cut()}
-        if self.grid.t == 0:
-            counted |= {p for c in self.chunks for p in c.whole()}
-        if self.config.tied and self.layout.pp > 1 and self.grid.p == self.layout.pp - 1:
-            counted.discard(self.chunks[-1].head)  # counted with the first stage's copy
-        return counted
-
-
-def _require_possible(gpt: GPT, layout: Layout, chunks: int, sequence: bool) -> None:
-    if layout.zero >= 2 and layout.pp > 1 and gpt.config.tied:
-        raise ValueError(
-            f"zero={layout.zero} sums gradients before the two copies of a tied embedding could be added: use zero=1, "
-            "pp=1, or an untied model."
-        )
-    if layout.zero >= 2 and sequence and layout.tp > 1:
-        raise ValueError(
-            f"zero={layout.zero} sums gradients before sequence parallelism's parts could be added: use zero=1, or "
-            "sequence=False."
-        )
-    if layout.zero == 3 and chunks > 1:
-        raise ValueError("zero=3 needs chunks=1: use the schedule 1f1b, or zero=2.")

@@ -55,6 +55,7 @@ def run(
     ranks: int = 2,
     timeout_s: float = 60,
     threads: int = 1,
+    wait_s: float | None = None,
     checks: bool = False,
     **kwargs,
 ) -> list:
@@ -66,6 +67,8 @@ def run(
     ranks : number of processes, 1 to 64
     timeout_s : seconds, counted from the moment when all ranks are there, after which everything is stopped
     threads : threads per rank for torch, BLAS and numba; ranks * threads should not exceed the cores
+    wait_s : seconds that a rank waits for another one in a collective before it fails; None: as long as `timeout_s`.
+        Groups that fn makes have a limit of their own (the `timeout` of `torch.distributed.new_group`)
     checks : let torch compare each collective across the ranks before it runs, so that a mismatch is named instead of
         aborting or hanging. It slows collectives down: leave it off where you measure
 
@@ -80,7 +83,9 @@ def run(
     Raises RankError if fn raises on a rank or a rank dies, RankTimeout if a rank still runs after `timeout_s`, and
     TypeError or ValueError, before anything is started, for arguments that cannot work.
     """
-    _arguments.check(fn, args, kwargs, ranks=ranks, timeout_s=timeout_s, threads=threads)
+    _arguments.check(
+        fn, args, kwargs, ranks=ranks, timeout_s=timeout_s, threads=threads, wait_s=wait_s
+    )
     if "BIGMODEL_LAB_RANK" in os.environ:
         raise RuntimeError(
             f"dist.run was called on rank {os.environ['BIGMODEL_LAB_RANK']} of another dist.run, and a rank cannot "
@@ -98,18 +103,39 @@ def run(
             )
         from bigmodel_lab.dist import _rank  # imports torch
 
-        return _rank.run_here(fn, args, kwargs, timeout_s, threads)
+        return _rank.run_here(fn, args, kwargs, timeout_s, threads, wait_s)
     named = {"fn": fn} | {f"argument {i} of fn": arg for i, arg in enumerate(args, start=1)}
     named |= {f"argument {name!r} of fn": arg for name, arg in kwargs.items()}
     call = _arguments.pack((fn, args, kwargs), named)
-    return _launch(call, int(ranks), float(timeout_s), int(threads), checks)
+    return _launch(call, int(ranks), float(timeout_s), int(threads), checks, wait_s)
+
+
+def leave() -> None:
+    """End this process if torchrun started it, all being well: once every rank has called this, and with exit status 0.
+
+    The last line of a program that torchrun runs. Without it Python takes the process groups down in the order in which it
+    finds them, now and then aborts ("terminate called without an active exception"), and torchrun then takes a run that was
+    finished for one that failed, and repeats it. Does nothing where `run` started the ranks.
+    """
+    if not _under_torchrun():
+        return
+    import torch.distributed
+
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _under_torchrun() -> bool:
     return {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys()
 
 
-def _launch(call: bytes, ranks: int, timeout_s: float, threads: int, checks: bool) -> list:
+def _launch(
+    call: bytes, ranks: int, timeout_s: float, threads: int, checks: bool, wait_s: float | None
+) -> list:
     warm()
     context = multiprocessing.get_context(METHOD)
     folder = tempfile.mkdtemp(prefix="bigmodel-lab-")
@@ -119,7 +145,7 @@ def _launch(call: bytes, ranks: int, timeout_s: float, threads: int, checks: boo
             pickle.dump((dict(os.environ), _report.unsaved_sources(), call), file)
         for rank in range(ranks):
             ours, theirs = context.Pipe()
-            arguments = (rank, ranks, folder, theirs, timeout_s, threads, checks)
+            arguments = (rank, ranks, folder, theirs, timeout_s, threads, checks, wait_s)
             # In the list before it starts: an interrupt in between must not leave a rank that nobody stops.
             team.append(_Member(rank, context.Process(target=_rank_main, args=arguments), ours))
             with theirs, _no_main():

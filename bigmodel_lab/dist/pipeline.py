@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from bigmodel_lab.dist.collectives import broadcast
 from bigmodel_lab.dist.pipeline_schedule import Pass, schedule
 from bigmodel_lab.dist.wire import Wire
 
@@ -35,8 +36,9 @@ class Pipeline:
     row : shape of one row of the activations that go from stage to stage, (T, D) for a GPT
     dtype : of those activations
     name, micros : the schedule, and micro-batches a step
-    wire : counts the payload of "activations" and of their "gradients"
-    mark : called with each `Pass` before its computation and with None after it, such as to draw a timeline
+    wire : counts the payload of "activations" and of their "gradients", and of the loss, a "broadcast" of 8 bytes
+    mark : called with each `Pass` before its computation and with None after it; the wire's `mark` if not given, so
+        that a `trace.Recorder` as the wire draws the timeline
 
     After a step `most_kept` says how many micro-batches' activations were held at one time. Gradients of activations on
     their way to the stage before are held until the step ends.
@@ -55,7 +57,8 @@ class Pipeline:
         mark: Callable[[Pass | None], object] | None = None,
     ):
         self.chunks, self.group, self.wire, self.micros = list(chunks), group, wire, micros
-        self.row, self.dtype, self.mark = tuple(row), dtype, mark or (lambda p: None)
+        self.row, self.dtype = tuple(row), dtype
+        self.mark = mark or (wire.mark if wire is not None else lambda p: None)
         self.stage, self.stages = dist.get_rank(group), dist.get_world_size(group)
         self.passes = schedule(name, self.stage, self.stages, micros, len(self.chunks))
         self.most_kept = 0
@@ -97,7 +100,7 @@ class Pipeline:
         for request, _ in self._sends.values():
             request.wait()
         self._sends = {}
-        dist.broadcast(loss, group=self.group, group_src=self.stages - 1)
+        broadcast(loss, self.stages - 1, self.group, wire=self.wire)
         return loss
 
     def _forward(self, p, x, targets):
@@ -138,7 +141,11 @@ class Pipeline:
         if peer == self.stage:
             return self._sends.pop(tag)[1]
         x = torch.empty(rows, *self.row, dtype=self.dtype)
-        with self.wire.waiting() if self.wire is not None else contextlib.nullcontext():
+        with (
+            self.wire.waiting(_PAYLOAD[p.kind])
+            if self.wire is not None
+            else contextlib.nullcontext()
+        ):
             dist.irecv(x, group=self.group, group_src=peer, tag=tag).wait()
         if (
             p.kind == "B"

@@ -27,7 +27,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from bigmodel_lab.dist.collectives import all_gather, all_reduce, chunk_sizes, reduce_scatter
+from bigmodel_lab.dist.collectives import all_reduce, chunk_sizes
+from bigmodel_lab.dist.sequence_parallel import Gather, Scatter
+from bigmodel_lab.dist.vocabulary_parallel import cross_entropy, embedding
 from bigmodel_lab.dist.wire import Wire
 
 __all__ = ["Sharded", "TensorParallel", "shard_attention", "shard_mlp", "slice_rows"]
@@ -49,11 +51,11 @@ class TensorParallel:
 
     def enter(self, x):
         """Make x (B, T, D), or this rank's positions of it, ready for a product whose rows are shared."""
-        return _Gather.apply(x, self) if self.sequence else _Copy.apply(x, self)
+        return Gather.apply(x, self) if self.sequence else _Copy.apply(x, self)
 
     def leave(self, y):
         """Sum the ranks' parts of y (B, T, D); with `sequence`, keep this rank's positions (B, T/W, D)."""
-        return _Scatter.apply(y, self) if self.sequence else _Sum.apply(y, self)
+        return Scatter.apply(y, self) if self.sequence else _Sum.apply(y, self)
 
     def positions(self, T: int) -> slice:
         """The positions of the stream that this rank holds."""
@@ -68,26 +70,16 @@ class TensorParallel:
         return slice(self.rank * part, (self.rank + 1) * part)
 
     def cross_entropy(self, logits, targets, vocab_size: int):
-        """Mean cross-entropy, in nats, of logits whose columns (the vocabulary) are shared as `slice_rows` cuts them.
-
-        logits (N, V_r), targets (N,). Sends 3 N numbers in place of the N V that gathering the logits would.
-        """
-        start = self._start(vocab_size)
-        return _VocabularyCrossEntropy.apply(logits, targets - start, self)
+        """Mean cross-entropy of logits (N, V_r) and targets (N,): see `vocabulary_parallel.cross_entropy`."""
+        return cross_entropy(self, logits, targets, vocab_size)
 
     def embedding(self, tokens, rows, vocab_size: int, ops):
-        """Look tokens (B, T) up in an embedding of which this rank has `rows` (V_r, D); gives the stream of the blocks."""
-        local = tokens - self._start(vocab_size)
-        mine = (local >= 0) & (local < len(rows))
-        x = ops.embedding(torch.where(mine, local, 0), rows)
-        return self.leave(x * mine[..., None])
+        """Look tokens (B, T) up in this rank's rows (V_r, D): see `vocabulary_parallel.embedding`."""
+        return embedding(self, tokens, rows, vocab_size, ops)
 
     def all_reduce(self, x, op: str = "sum"):
         """The group's all-reduce, in place and counted."""
         return all_reduce(x, self.group, op=op, wire=self.wire) if self.ranks > 1 else x
-
-    def _start(self, n: int) -> int:
-        return sum(chunk_sizes(n, self.ranks)[: self.rank])
 
 
 class Sharded(nn.Module):
@@ -169,71 +161,3 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dy):
         return dy, None
-
-
-class _Gather(torch.autograd.Function):
-    """Positions of one rank -> all positions; backward, sum and keep one's own."""
-
-    @staticmethod
-    def forward(ctx, x, tensor):
-        ctx.tensor = tensor
-        return _gather(x, tensor)
-
-    @staticmethod
-    def backward(ctx, dx):
-        return _sum_and_scatter(dx, ctx.tensor), None
-
-
-class _Scatter(torch.autograd.Function):
-    """Parts of all positions -> the sum at one rank's positions; backward, gather."""
-
-    @staticmethod
-    def forward(ctx, y, tensor):
-        ctx.tensor = tensor
-        return _sum_and_scatter(y, tensor)
-
-    @staticmethod
-    def backward(ctx, dy):
-        return _gather(dy, ctx.tensor), None
-
-
-def _gather(x, tensor):
-    B, t, D = x.shape
-    whole = x.new_empty(
-        tensor.ranks, t, B, D
-    )  # positions first: a rank's part is then one piece of memory
-    whole[tensor.rank] = x.transpose(0, 1)
-    all_gather(whole, tensor.group, wire=tensor.wire)
-    return whole.view(-1, B, D).transpose(0, 1).contiguous()
-
-
-def _sum_and_scatter(y, tensor):
-    B, T, D = y.shape
-    tensor.positions(T)  # raises if T cannot be cut
-    parts = y.transpose(0, 1).clone(memory_format=torch.contiguous_format)
-    own = reduce_scatter(parts, tensor.group, wire=tensor.wire)
-    return own.view(-1, B, D).transpose(0, 1).contiguous()
-
-
-class _VocabularyCrossEntropy(torch.autograd.Function):
-    """log sum_v exp(l_v) - l_target, where each rank knows some of the v; targets count from this rank's first."""
-
-    @staticmethod
-    def forward(ctx, logits, targets, tensor):
-        N, n_own = logits.shape
-        top = logits.max(1).values if n_own else logits.new_full((N,), -torch.inf)
-        top = tensor.all_reduce(top, "max")
-        p = (logits - top[:, None]).exp_()
-        mine = ((targets >= 0) & (targets < n_own)).nonzero()[:, 0]
-        hit = logits.new_zeros(N)
-        hit[mine] = logits[mine, targets[mine]]
-        total, hit = tensor.all_reduce(torch.stack([p.sum(1), hit]))
-        p /= total[:, None]
-        p[mine, targets[mine]] -= 1
-        ctx.save_for_backward(p.div_(N))
-        return (total.log() + top - hit).mean()
-
-    @staticmethod
-    def backward(ctx, dloss):
-        (dlogits,) = ctx.saved_tensors
-        return dlogits * dloss, None, None

@@ -4,40 +4,38 @@ Three numbers for the same transfer, so that each can catch the others out:
 
 - `Wire` counts the payload at the one place where a collective hands it to torch, by collective and by receiver;
 - `predicted_bytes` says what the algorithm must send, exactly, also where chunks are uneven;
-- `KernelBytes` asks the Linux kernel how many bytes it sent through this process's TCP connections and the other side
-  acknowledged: everything that any library in the process sent, torch's own collectives and gloo's headers included.
-  Source: tcp_info.tcpi_bytes_acked, RFC 4898 tcpEStatsAppHCThruOctetsAcked; retransmissions are not in it.
+- `KernelBytes` (in `bigmodel_lab.dist.kernel_bytes`) is what the Linux kernel says that it sent.
 
 Derived in lab L02. Letters: n = elements of the tensor, W = ranks in the group.
 """
 
 import contextlib
 import functools
-import os
-import socket
-import struct
-import sys
+import inspect
+import threading
 import time
 from collections import Counter
 
+from bigmodel_lab.dist.kernel_bytes import GLOO_HEADER_BYTES, KernelBytes
 from bigmodel_lab.errors import require_choice, require_in_range
 
 __all__ = ["GLOO_HEADER_BYTES", "KernelBytes", "Wire", "predicted_bytes", "timed"]
 
-# gloo of torch 2.13 says three things around each message, in 48 bytes each: the sender "ready" and "here it comes",
-# the receiver "ready". So the sender of a message puts 96 bytes on the wire beside the payload, and its receiver 48.
-GLOO_HEADER_BYTES = {"sender": 96, "receiver": 48}
+_COUNTING = threading.Lock()  # gradients may be on their way in a thread of their own
 
 
 class Wire:
     """Counts the payload that this process sends. Give one to each collective, or the same one to all.
+
+    A `bigmodel_lab.dist.trace.Recorder` is a Wire that also notes when.
 
     Attributes
     ----------
     sent_bytes : Counter from collective to payload bytes
     messages : Counter from collective to number of messages, empty ones included
     to_bytes : Counter from receiving rank (inside its group) to payload bytes
-    waited_s : seconds spent inside the collectives that were given this wire, waiting for other ranks included
+    waited_s : seconds that the main thread spent inside the collectives that were given this wire, waiting for other
+        ranks included; what goes on in the background meanwhile is not in it
     """
 
     def __init__(self) -> None:
@@ -48,18 +46,27 @@ class Wire:
 
     def add(self, collective: str, n_bytes: int, to: int) -> None:
         """Note one message of `n_bytes` payload bytes to rank `to`; whoever sends calls this beside the send."""
-        self.sent_bytes[collective] += n_bytes
-        self.messages[collective] += 1
-        self.to_bytes[to] += n_bytes
+        with _COUNTING:
+            self.sent_bytes[collective] += n_bytes
+            self.messages[collective] += 1
+            self.to_bytes[to] += n_bytes
 
     @contextlib.contextmanager
-    def waiting(self):
-        """Add the time that the block takes to `waited_s`."""
+    def waiting(self, name: str, group=None, kind: str = "wait"):
+        """Add the time that the block takes to `waited_s`.
+
+        name, group : what for, and with whom; kind: "wait", or "collective" if the block sends as well. A Recorder
+            writes them down
+        """
         start = time.perf_counter()
         try:
             yield
         finally:
-            self.waited_s += time.perf_counter() - start
+            if threading.current_thread() is threading.main_thread():
+                self.waited_s += time.perf_counter() - start
+
+    def mark(self, what: object = None) -> None:
+        """Say that this rank now computes `what`, or with None that it stops. Only a Recorder takes notice."""
 
     @property
     def total_bytes(self) -> int:
@@ -75,11 +82,15 @@ class Wire:
 
 
 def timed(collective):
-    """Decorate a collective so that the `wire` it is given also learns how long it took."""
+    """Decorate a collective so that the `wire` it is given also learns how long it took, by name and group."""
+    group_at = list(inspect.signature(collective).parameters).index("group")
 
     @functools.wraps(collective)
     def run(*args, wire: Wire | None = None, **kwargs):
-        with wire.waiting() if wire is not None else contextlib.nullcontext():
+        if wire is None:
+            return collective(*args, **kwargs)
+        group = args[group_at] if len(args) > group_at else kwargs.get("group")
+        with wire.waiting(kwargs.get("name", collective.__name__), group, "collective"):
             return collective(*args, wire=wire, **kwargs)
 
     return run
@@ -114,79 +125,3 @@ def predicted_bytes(
         "all_reduce_through_root": n * (ranks - 1) if rank == root else n,
     }
     return elements[require_choice("collective", collective, elements)] * element_bytes
-
-
-class KernelBytes:
-    """Context manager: what the kernel sent through this process's TCP connections while the block ran.
-
-        with KernelBytes() as kernel:
-            collectives.all_reduce(x)
-        kernel.sent_bytes       # int, payload and gloo's headers
-
-    None where nobody can say: the system is not Linux, or a connection was closed inside the block, as happens when
-    another rank ends early (end the block before any rank returns, with a barrier after it).
-
-    For the collectives of this library on gloo it is exactly the payload plus `GLOO_HEADER_BYTES`: 96 bytes a message
-    sent and 48 a message received. Call from the thread that communicates, with nothing else in flight.
-    """
-
-    sent_bytes: int | None = None
-
-    def __enter__(self) -> "KernelBytes":
-        self._before = _acknowledged_bytes()
-        return self
-
-    def __exit__(self, *exc) -> None:
-        after = _acknowledged_bytes()
-        if self._before is not None and after is not None and self._before.keys() <= after.keys():
-            self.sent_bytes = sum(n - self._before.get(name, 0) for name, n in after.items())
-
-
-_INFO_BYTES = 216  # struct tcp_info up to and including tcpi_bytes_retrans, in Linux since 4.19
-_ACKED, _NOTSENT, _SENT = (
-    120,
-    144,
-    200,
-)  # offsets in it: u64, u32, and two u64 (sent, of which sent again)
-
-
-def _acknowledged_bytes(patience_s: float = 2.0) -> dict[str, int] | None:
-    """Return the bytes acknowledged on each TCP connection of this process, or None where nobody can say.
-
-    Waits until all that was sent has been acknowledged, for `patience_s` at most: on loopback that takes microseconds.
-    """
-    if sys.platform != "linux":
-        return None
-    deadline = time.monotonic() + patience_s
-    while True:
-        counts, in_flight = {}, False
-        for name, info in _tcp_infos():
-            if len(info) < _INFO_BYTES:
-                return None  # an older kernel, or one that only looks like Linux
-            (counts[name],) = struct.unpack_from("=Q", info, _ACKED)
-            (unsent,) = struct.unpack_from("=I", info, _NOTSENT)
-            sent, again = struct.unpack_from("=QQ", info, _SENT)
-            in_flight |= unsent > 0 or counts[name] < sent - again
-        if not in_flight or time.monotonic() > deadline:
-            return counts
-        time.sleep(1e-3)
-
-
-def _tcp_infos():
-    """Yield (name, tcp_info) of each connected TCP socket that this process holds."""
-    for entry in os.listdir("/proc/self/fd"):
-        try:
-            name = os.readlink(f"/proc/self/fd/{entry}")
-            if not name.startswith("socket:"):
-                continue
-            with socket.socket(fileno=os.dup(int(entry))) as s:
-                if s.type != socket.SOCK_STREAM or s.family not in (
-                    socket.AF_INET,
-                    socket.AF_INET6,
-                ):
-                    continue
-                if s.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                    continue  # a listening socket carries no data
-                yield name, s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
-        except OSError:
-            continue  # closed since it was listed

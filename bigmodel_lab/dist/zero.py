@@ -17,21 +17,16 @@ Source: Rajbhandari et al. (2020), arXiv:1910.02054, sections 5 and 7; Zhao et a
 in lab L03. torch's own: `torch.distributed.optim.ZeroRedundancyOptimizer`, `torch.distributed.fsdp.fully_shard`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from bigmodel_lab.dist.collectives import (
-    all_gather,
-    all_reduce,
-    broadcast,
-    chunk_sizes,
-    reduce_scatter,
-)
+from bigmodel_lab.dist.collectives import all_reduce
 from bigmodel_lab.dist.wire import Wire
+from bigmodel_lab.dist.zero_stage3 import GatheredUnit
+from bigmodel_lab.dist.zero_unit import Unit
 from bigmodel_lab.errors import require_choice, require_in_range
 
 __all__ = ["Zero"]
@@ -71,12 +66,12 @@ class Zero:
         self.stage = require_choice("stage", stage, (1, 2, 3))
         self.model, self.group, self.wire = model, group, wire
         modules = list(getattr(model, "blocks", model.children()) if units is None else units)
-        self.units, seen = [], set()
+        unit, self.units, seen = (GatheredUnit if stage == 3 else Unit), [], set()
         for module in [*modules, model]:
             params = [p for p in module.parameters() if p.requires_grad and p not in seen]
             seen.update(params)
             if params:
-                self.units.append(_Unit(module, params, self))
+                self.units.append(unit(module, params, group, wire))
         self._backward_order = [u for u in self.units[::-1] if u.module is not model]
         self._backward_order += [u for u in self.units if u.module is model]
         pieces = [(p, piece) for u in self.units for p, piece in u.pieces]
@@ -86,12 +81,11 @@ class Zero:
         ]
         self.optimizer = optimizer(groups)
         self._reduced = 0  # how many of _backward_order have been reduced in this backward pass
-        if stage >= 2:
-            for u in self.units:
-                u.reduce_when_complete()
-        if stage == 3:
-            for u in self.units:
-                u.gather_when_needed()
+        for u in self.units:
+            if stage >= 2:
+                u.call_when_complete(self._unit_complete)
+            if stage == 3:
+                u.gather_when_needed(is_root=u.module is model)
 
     def backward(self, loss: torch.Tensor, weight: float | None = None) -> None:
         """Go backward from the mean loss over this rank's rows.
@@ -138,8 +132,7 @@ class Zero:
         self.optimizer.step()
         for u in self.units:
             u.drop_gradient()
-            if self.stage < 3:
-                all_gather(u.flat, self.group, wire=self.wire)
+            u.exchange()
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The model's state, whole, as copies. A collective: every rank calls it."""
@@ -176,122 +169,6 @@ class Zero:
             if u.gradient is None or any(p.grad is not None for p in u.params):
                 u.reduce()
         self._reduced = 0
-
-
-class _Unit:
-    """Parameters in one flat tensor, of which this rank owns a slice, the shard."""
-
-    def __init__(self, module, params: Sequence[nn.Parameter], zero: Zero):
-        if len({p.dtype for p in params}) > 1:
-            raise TypeError(
-                f"the parameters of a unit must have one dtype, got {sorted({str(p.dtype) for p in params})}: "
-                "convert the model, or pass units=... that keep them apart."
-            )
-        self.module, self.params, self.zero = module, list(params), zero
-        self.group, self.wire = zero.group, zero.wire
-        self.flat = torch.cat([p.detach().reshape(-1) for p in params])
-        broadcast(self.flat, 0, self.group, wire=self.wire)
-        self.size, ends = len(self.flat), list(accumulate(p.numel() for p in params))
-        self._places = [slice(end - p.numel(), end) for p, end in zip(params, ends, strict=True)]
-        self._show()
-        sizes = chunk_sizes(self.size, dist.get_world_size(self.group))
-        rank = dist.get_rank(self.group)
-        self.start, self.stop = sum(sizes[:rank]), sum(sizes[: rank + 1])
-        own = self.flat[self.start : self.stop]
-        self.shard = own.clone() if zero.stage == 3 else own
-        self.gradient, self.missing = None, len(params)
-        self.pieces = []  # (parameter, the part of it that is in the shard)
-        self.spans = []  # where in the shard
-        for p, place in zip(params, self._places, strict=True):
-            lo, hi = max(place.start, self.start), min(place.stop, self.stop)
-            if lo < hi:
-                span = slice(lo - self.start, hi - self.start)
-                self.pieces.append((p, nn.Parameter(self.shard[span])))
-                self.spans.append(span)
-        if zero.stage == 3:
-            self.release()
-
-    def gather(self, *_) -> None:
-        """Fill a flat tensor from all ranks' shards and show its parts as the parameters."""
-        if self.flat is None:
-            self.flat = self.shard.new_empty(self.size)
-            self.flat[self.start : self.stop] = self.shard.detach()
-            all_gather(self.flat, self.group, wire=self.wire)
-            self._show()
-
-    def release(self, *_) -> None:
-        """Give the flat tensor's memory back; the parameters keep their shapes, over one number."""
-        if self.zero.stage == 3:
-            self.flat = None
-            for p in self.params:
-                p.data = p.new_zeros(1).expand(p.shape)
-
-    def _show(self):
-        for p, place in zip(self.params, self._places, strict=True):
-            p.data = self.flat[place].view(p.shape)
-
-    def gather_when_needed(self) -> None:
-        root = self.module is self.zero.model
-
-        # Autograd saves parameters for the backward pass, and would keep the flat tensor alive: save their place instead.
-        saving = torch.autograd.graph.saved_tensors_hooks(self._place_of, self._at_place)
-
-        def before_forward(*_):
-            self.gather()
-            saving.__enter__()
-
-        def after_forward(*_):
-            saving.__exit__()
-            if not root or not torch.is_grad_enabled():
-                self.release()
-
-        self.module.register_forward_pre_hook(before_forward)
-        self.module.register_forward_hook(after_forward, always_call=True)
-        if not root:
-            self.module.register_full_backward_pre_hook(self.gather)
-
-    def _place_of(self, t):
-        same = (
-            self.flat is not None
-            and t.untyped_storage()._cdata == self.flat.untyped_storage()._cdata
-        )
-        return (t.shape, t.stride(), t.storage_offset()) if same else t
-
-    def _at_place(self, t):
-        if not isinstance(t, tuple):
-            return t
-        self.gather()  # another micro-batch's backward pass may have let it go
-        return self.flat.as_strided(*t)
-
-    def reduce_when_complete(self) -> None:
-        def one_more(_):
-            self.missing -= 1
-            if self.missing == 0:
-                self.zero._unit_complete()
-
-        for p in self.params:
-            p.register_post_accumulate_grad_hook(one_more)
-
-    @torch.no_grad()
-    def reduce(self) -> None:
-        """Sum the gradients over the ranks and keep this rank's slice of the sum."""
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.params]
-        whole = torch.cat([g.reshape(-1) for g in gradients])
-        for p in self.params:
-            p.grad = None
-        own = reduce_scatter(whole, self.group, wire=self.wire).clone()
-        self.gradient = own if self.gradient is None else self.gradient.add_(own)
-        self.missing = len(self.params)
-        self.release()
-
-    def hand_out_gradient(self) -> None:
-        for (_, piece), span in zip(self.pieces, self.spans, strict=True):
-            piece.grad = self.gradient[span]
-
-    def drop_gradient(self) -> None:
-        self.gradient = None
-        for _, piece in self.pieces:
-            piece.grad = None
 
 
 def _storage_bytes(tensors) -> int:

@@ -24,7 +24,9 @@ def whole(form):
 
 
 def batch(step):
-    return token_batch(step, ROWS[step], FORMS["gpt2"])  # both forms have its vocabulary and context
+    return token_batch(
+        step, ROWS[step], FORMS["gpt2"]
+    )  # both forms have its vocabulary and context
 
 
 def alone(form):
@@ -82,6 +84,7 @@ def test_equals_one_process(form, layout, options):
         ("gpt2", Layout(dp=2, pp=2, zero=2), {}, "tied embedding .* use zero=1"),
         ("llama", Layout(dp=2, tp=2, zero=2), {"sequence": True}, "sequence=False"),
         ("llama", Layout(dp=1, pp=1, zero=3), {"chunks": 2}, "zero=3 needs chunks=1"),
+        ("gpt2", Layout(), {"chunks": 2}, "chunks=2 interleaves .* pp=1 has none"),
     ],
 )
 def test_what_does_not_work_together(form, layout, options, message):
