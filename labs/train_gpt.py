@@ -8,7 +8,10 @@ Alone, it starts dp x tp x pp processes on this machine. Under torchrun it runs 
     torchrun --nproc-per-node 4 labs/train_gpt.py --dp 2 --tp 2 --record run.json
     torchrun --nnodes 2 --nproc-per-node 2 --rdzv-backend c10d --rdzv-endpoint HOST:29500 labs/train_gpt.py --dp 2 --pp 2
 
-The batch of a step depends on the seed and the step only, so the losses of two layouts can be compared line by line.
+The batch of a step depends on the seed and the step only, so the losses of two layouts can be compared line by line. With
+--checkpoint FOLDER a run that ended early goes on where it was when the same command is given again, in any other layout,
+too: let torchrun restart it (--max-restarts 3, with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1), and give --dp 0 for as many
+replicas as there are ranks, so that it goes on with those that are left.
 """
 
 import argparse
@@ -30,7 +33,9 @@ class Config:
 
     steps: int = option(100, "optimiser steps")
     seed: int = option(0, "of the weights and of the batches")
-    dp: int = option(1, "data-parallel replicas")
+    dp: int = option(
+        1, "data-parallel replicas; 0: as many as the ranks that torchrun started allow"
+    )
     tp: int = option(1, "ranks that share each matrix")
     pp: int = option(1, "pipeline stages")
     zero: int = option(0, "ZeRO stage 0-3 between the replicas")
@@ -55,6 +60,9 @@ class Config:
     ops: str = option("torch", "kernels: torch or numba")
     threads: int = option(1, "a rank")
     timeout_s: float = option(86400.0, "seconds after which all ranks are stopped")
+    wait_s: float = option(300.0, "longest wait for another rank: after it, the rank fails")
+    checkpoint: str = option("", "folder for checkpoints, which all ranks see; none if not given")
+    every: int = option(0, "steps between two checkpoints; 0: one at the end")
     record: str = option("", "file for the RunRecord; none if not given")
 
     def __post_init__(self):
@@ -66,6 +74,10 @@ class Config:
         }.items():
             require_choice(name, getattr(self, name), choices)
         require_in_range("steps", self.steps, 1)
+        require_in_range("every", self.every, 0)
+        require_in_range("wait_s", self.wait_s, 0.1, 1e6, unit="s")
+        if self.dp == 0:
+            object.__setattr__(self, "dp", _replicas(self.tp * self.pp))
         least = self.dp * (self.micros or self.pp)
         if self.batch < least:
             raise ValueError(
@@ -80,6 +92,22 @@ class Config:
     def layout(self) -> Layout:
         return Layout(self.dp, self.tp, self.pp, self.zero)
 
+    @property
+    def fixed(self) -> dict:
+        """The settings that decide the losses: a run that goes on must have begun with the same."""
+        free = "dp tp pp zero micros schedule sequence ops threads timeout_s wait_s checkpoint every record"
+        return {k: x for k, x in dataclasses.asdict(self).items() if k not in free.split()}
+
+
+def _replicas(ranks_each: int) -> int:
+    ranks = int(os.environ.get("WORLD_SIZE", ranks_each))
+    if ranks % ranks_each:
+        raise ValueError(
+            f"dp=0 shares {ranks} ranks out to replicas of tp x pp = {ranks_each}, which does not go evenly: "
+            f"start a multiple of {ranks_each}."
+        )
+    return ranks // ranks_each
+
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
@@ -93,7 +121,12 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(str(error))
     try:
         results = dist.run(
-            train, config, ranks=ranks, timeout_s=config.timeout_s, threads=config.threads
+            train,
+            config,
+            ranks=ranks,
+            timeout_s=config.timeout_s,
+            wait_s=config.wait_s,
+            threads=config.threads,
         )
     except dist.RankError as error:
         sys.exit(str(error))
@@ -102,6 +135,7 @@ def main(arguments: list[str] | None = None) -> None:
     if config.record and int(os.environ.get("RANK", 0)) == 0:
         path = record(config, results).save(config.record)
         print(f"written: {path}")
+    dist.leave()
 
 
 def train(config: Config) -> dict:
@@ -109,6 +143,7 @@ def train(config: Config) -> dict:
     import numpy as np
     import torch
 
+    from bigmodel_lab.dist.checkpoint import ShardedCheckpoints
     from bigmodel_lab.dist.composed import Composed
     from bigmodel_lab.dist.wire import Wire
     from bigmodel_lab.models import GPT, GPTConfig
@@ -123,8 +158,9 @@ def train(config: Config) -> dict:
         tokenizer.vocab_size, config.context, config.layers, config.width, config.heads
     )
     wire = Wire()
+    gpt = GPT(form, config.ops, seed=config.seed).to(getattr(torch, config.dtype))
     model = Composed(
-        GPT(form, config.ops, seed=config.seed).to(getattr(torch, config.dtype)),
+        gpt,
         config.layout,
         lambda groups: AdamW(groups, lr=config.lr, betas=(0.9, 0.95), ops=config.ops),
         weight_decay=config.weight_decay,
@@ -133,6 +169,7 @@ def train(config: Config) -> dict:
         schedule=config.schedule,
         sequence=bool(config.sequence),
         wire=wire,
+        wait_s=config.wait_s,
     )
     first = torch.distributed.get_rank() == 0
     if first:
@@ -141,10 +178,16 @@ def train(config: Config) -> dict:
             f"ZeRO {config.zero}), {len(tokens):,} tokens of {config.data}",
             flush=True,
         )
-    wire.sent_bytes.clear()  # what the start sent is no part of the steps
     measured = {"loss": [], "compute_s": [], "communication_s": [], "parameters": form.n_parameters}
+    checkpoints = ShardedCheckpoints(config.checkpoint, gpt, model) if config.checkpoint else None
+    del gpt
+    begin, sent = go_on(checkpoints, config, batches, measured)
+    wire.sent_bytes.clear()  # what the start sent is no part of the steps
+    wire.sent_bytes.update(sent)
+    if first and begin:
+        print(f"going on after step {begin} of {config.steps}", flush=True)
     last_said = time.monotonic()
-    for step in range(config.steps):
+    for step in range(begin, config.steps):
         lr = warmup_cosine(
             step, lr=config.lr, steps=config.steps, warmup=min(config.warmup, config.steps)
         )
@@ -165,10 +208,51 @@ def train(config: Config) -> dict:
                 f"step {step + 1}/{config.steps}  loss {measured['loss'][-1]:.4f}  {rate:,.0f} tokens/s  {left:,.0f} s left",
                 flush=True,
             )
+        done = step + 1 == config.steps
+        if checkpoints and (done or (config.every and (step + 1) % config.every == 0)):
+            save(checkpoints, step + 1, config, batches, measured, wire)
     return measured | {
         "sent_bytes": dict(wire.sent_bytes),
         "memory_bytes": model.memory_bytes(),
     }
+
+
+def save(checkpoints, step: int, config: Config, batches, measured: dict, wire) -> None:
+    """Write a checkpoint; times are those of rank 0, bytes those of each."""
+    from torch import distributed
+
+    everywhere: list = [None] * config.layout.ranks
+    distributed.all_gather_object(everywhere, (dict(wire.sent_bytes), measured))
+    state = {
+        "config": config.fixed,
+        "batches": batches.state_dict(),
+        "measured": everywhere[0][1],
+        "sent_bytes": [sent for sent, _ in everywhere],
+    }
+    checkpoints.save(step, state)
+
+
+def go_on(checkpoints, config: Config, batches, measured: dict) -> tuple[int, dict]:
+    """Load the newest checkpoint, if there is one; return the steps done and the bytes that this rank has sent in them.
+
+    In another number of ranks than before, the bytes are counted from here on.
+    """
+    from torch import distributed
+
+    if checkpoints is None or (found := checkpoints.load()) is None:
+        return 0, {}
+    step, state = found
+    then, now = state["config"], config.fixed
+    if changed := [f"{k} was {then.get(k)} and is {x}" for k, x in now.items() if then.get(k) != x]:
+        raise ValueError(
+            f"the checkpoints in {config.checkpoint} are of a run with other settings ({', '.join(changed)}): "
+            "give those, or another folder."
+        )
+    batches.load_state_dict(state["batches"])
+    measured.update(state["measured"])
+    by_rank = state["sent_bytes"]
+    same = len(by_rank) == config.layout.ranks
+    return step, by_rank[distributed.get_rank()] if same else {}
 
 
 def record(config: Config, results: list[dict]) -> RunRecord:

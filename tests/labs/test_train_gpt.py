@@ -1,9 +1,14 @@
 """labs/train_gpt.py gives the same losses in every layout, started alone or by torchrun; its errors are for people."""
 
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from bigmodel_lab.train import RunRecord
@@ -58,7 +63,7 @@ def test_under_torchrun(tmp_path):
             "batch=1 leaves a replica fewer rows than its micro-batches: use --batch 2",
         ),
         (["--form", "bert"], "form must be"),
-        (["--dp", "0"], "dp must be"),
+        (["--dp", "-1"], "dp must be"),
         (["--record", "nowhere/run.json"], "its folder does not exist"),
     ],
 )
@@ -67,3 +72,74 @@ def test_errors_before_anything_starts(options, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_goes_on_from_its_checkpoint_in_another_layout(tmp_path):
+    folder, straight = tmp_path / "ck", losses(tmp_path, "--steps", "5")
+    first = losses(
+        tmp_path, "--steps", "5", "--dp", "2", "--tp", "2", "--checkpoint", folder, "--every", "2"
+    )
+    assert sorted(p.name for p in folder.glob("step*")) == ["step-00000004", "step-00000005"]
+    shutil.rmtree(folder / "step-00000005")  # as if it had ended before
+    again = losses(tmp_path, "--steps", "5", "--pp", "2", "--checkpoint", folder)
+    for record in (first, again):
+        assert record.loss == pytest.approx(straight.loss, abs=1e-9)
+    assert again.loss[:4] == first.loss[:4]  # the record is of the whole run
+    assert len(again.compute_s) == 5
+
+
+def test_the_checkpoints_of_another_run_are_refused(tmp_path):
+    losses(tmp_path, "--checkpoint", tmp_path / "ck")
+    done = started(sys.executable, PROGRAM, *TINY, "--seed", 1, "--checkpoint", tmp_path / "ck")
+    assert done.returncode == 1
+    assert (
+        "of a run with other settings (seed was 0 and is 1): give those, or another folder"
+        in done.stderr
+    )
+
+
+def children(pid):
+    """The processes below `pid`, with what they were started as."""
+    return [p for p in psutil.Process(pid).children(recursive=True) if p.is_running()]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_torchrun_restarts_a_run_whose_rank_dies_or_hangs(how, tmp_path):
+    """The losses are those of a run to which nothing happened, every digit; no process is left."""
+    steps = ["--steps", "200", "--dp", "2", "--every", "20", "--wait-s", "5"]
+    whole = losses(tmp_path, *steps, "--checkpoint", tmp_path / "whole")
+    folder, path = tmp_path / "ck", tmp_path / "run.json"
+    launcher = "-m torch.distributed.run --standalone --nproc-per-node 2 --max-restarts 2".split()
+    command = [
+        sys.executable,
+        *launcher,
+        PROGRAM,
+        *TINY,
+        *steps,
+        "--checkpoint",
+        folder,
+        "--record",
+        path,
+    ]
+    job = subprocess.Popen(
+        list(map(str, command)),
+        env=os.environ | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        end = time.monotonic() + 60
+        while not (folder / "step-00000040").exists() and time.monotonic() < end:
+            time.sleep(0.02)
+        ranks = [p for p in children(job.pid) if p.environ().get("RANK") == "1"]
+        os.kill(ranks[0].pid, how)
+        said, _ = job.communicate(timeout=120)
+    finally:
+        left = children(job.pid) if job.poll() is None else []
+        for p in [*left, *([job] if job.poll() is None else [])]:
+            p.kill()
+    assert job.returncode == 0, said
+    assert said.count("going on after step") == 1
+    assert RunRecord.load(path).loss == whole.loss
+    assert not any(psutil.pid_exists(p.pid) for p in ranks)
