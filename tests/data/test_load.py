@@ -242,12 +242,42 @@ def _is_han(c):
     return unicodedata.name(c, "").startswith("CJK UNIFIED IDEOGRAPH")
 
 
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def test_cdnow_is_the_published_sample():
+    """Fader, Hardie and Lee (2005), section 4: 2,357 customers, 1,411 of them without a repeat; 1,882 later repeats."""
+    d = data.load("cdnow")
+    x = d.columns
+    assert len(d) == 2357
+    assert list(x) == ["repeats", "recency_days", "age_days", "mean_spend_USD", "later_repeats"]
+    assert [a.dtype for a in x.values()] == [np.int64] * 3 + [np.float64, np.int64]
+    assert {a.shape for a in x.values()} == {(2357,)}
+    assert (x["repeats"] == 0).sum() == 1411
+    assert x["later_repeats"].sum() == 1882
+    none = x["repeats"] == 0
+    assert np.array_equal(none, x["recency_days"] == 0)
+    assert np.array_equal(none, x["mean_spend_USD"] == 0)
+    assert (x["recency_days"] <= x["age_days"]).all()
+    assert "repeats, int64, 0 to 29: days on which the customer bought again" in repr(d)
+
+
+def test_a_table_cannot_be_written_to():
+    d = data.load("cdnow")
+    with pytest.raises(ValueError, match="read-only"):
+        d.columns["repeats"][0] = 1
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        d.columns["repeats"].flags.writeable = True
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        d.columns["repeats"] = None
+
+
 # --- names ----------------------------------------------------------------------------------------
 
 
 def test_an_unknown_name_lists_the_names_and_offers_the_nearest():
     with pytest.raises(
-        ValueError, match=r"'digits', 'mnist', 'moby-dick', 'tang-poems', got 'minst'"
+        ValueError, match=r"'cdnow', 'digits', 'mnist', 'moby-dick', 'tang-poems', got 'minst'"
     ) as e:
         data.load("minst")
     assert "Did you mean 'mnist'?" in str(e.value)
@@ -263,7 +293,7 @@ def test_a_set_that_does_not_ship_names_the_way_to_get_it():
 # --- damaged files --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*IMAGES, *TEXTS])
+@pytest.mark.parametrize("name", data.names())
 def test_a_truncated_file_is_named_with_both_sizes(assets, name):
     path = assets / CATALOG[name].file
     raw = path.read_bytes()
@@ -276,7 +306,7 @@ def test_a_truncated_file_is_named_with_both_sizes(assets, name):
     assert data.load(name).name == name
 
 
-@pytest.mark.parametrize("name", [*IMAGES, *TEXTS])
+@pytest.mark.parametrize("name", data.names())
 def test_a_flipped_bit_is_found(assets, name):
     path = assets / CATALOG[name].file
     raw = bytearray(path.read_bytes())
@@ -368,6 +398,7 @@ def test_notice_keeps_the_licences_that_ask_for_it():
         "The scikit-learn developers.",
         "Copyright (c) 2016 JackeyGao",
         "The MIT License (MIT)",
+        "Copyright (c) 2015, Cameron Davidson-Pilon",
     ):
         assert line in notice
 
