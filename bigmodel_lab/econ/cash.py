@@ -76,7 +76,10 @@ def irr(flows) -> float:
     t, scale = np.arange(len(x)), np.abs(x).max()
 
     def value(log_growth):  # in log(1 + rate), from -99.99999 % to a factor of 10^9
-        return float(np.sum(x / scale * np.exp(-log_growth * t)))
+        power = -log_growth * t
+        return float(
+            np.sum(x / scale * np.exp(power - power.max()))
+        )  # the sign of NPV, no overflow
 
     low, high = -16.0, 21.0
     if value(low) * value(high) > 0:

@@ -19,10 +19,28 @@ from dataclasses import dataclass, field, replace
 from bigmodel_lab.errors import require_choice
 from bigmodel_lab.units import Quantity, number, whole
 
-__all__ = ["UNCERTAIN", "Company", "FundingRound"]
+__all__ = ["UNCERTAIN", "UNITS", "Company", "FundingRound"]
 
 UNCERTAIN = ("new_customers", "churn", "price", "serving_cost", "cac", "fixed")
 EACH = "USD / customer / month"
+UNITS = {  # of every assumption that is one number; "" is a pure number
+    "cash": "USD",
+    "price": EACH,
+    "serving_cost": EACH,
+    "fixed": "USD / month",
+    "new_customers": "customer / month",
+    "churn": "",
+    "growth": "",
+    "market": "customer",
+    "customers": "customer",
+    "cac": "USD / customer",
+    "serving_decline": "",
+    "fixed_growth": "",
+    "shock": "",
+    "persistence": "",
+    "incident_probability": "",
+    "incident_cost": "USD",
+}
 
 
 @dataclass(frozen=True)
@@ -74,14 +92,25 @@ class Company:
         """Return the company with some assumptions changed."""
         return replace(self, **changes)
 
+    def plain(self) -> "Company":
+        """Return the same company with every quantity as a float in its unit, so that equal ones compare equal."""
+        rounds = (
+            FundingRound(
+                int(r.month),
+                number("amount", r.amount, "USD"),
+                float(r.probability),
+                number("needs", r.needs, "USD / year"),
+            )
+            for r in self.rounds
+        )
+        unsure = {name: float(spread) for name, spread in self.unsure.items()}
+        return replace(self, **self.numbers(), rounds=tuple(rounds), unsure=unsure)
+
     def numbers(self) -> dict[str, float]:
         """Return every assumption that is one number as a float in its unit, checked."""
-        units = dict(
-            cash="USD", price=EACH, serving_cost=EACH, fixed="USD / month", new_customers="customer / month",
-            customers="customer", cac="USD / customer", incident_cost="USD",
-        )  # fmt: skip
-        out = {name: number(name, getattr(self, name), unit) for name, unit in units.items()}
-        out["market"] = number("market", self.market, "customer", above=0)
+        zero_or_more = (name for name, unit in UNITS.items() if unit and name != "market")
+        out = {name: number(name, getattr(self, name), UNITS[name]) for name in zero_or_more}
+        out["market"] = number("market", self.market, UNITS["market"], above=0)
         for name in ("churn", "serving_decline", "incident_probability"):
             out[name] = number(name, getattr(self, name), high=1)
         for name in ("growth", "fixed_growth"):

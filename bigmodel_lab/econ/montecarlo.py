@@ -3,8 +3,10 @@
     >>> paths = simulate(company, paths=100_000, months=60, seed=0)
     >>> paths.survival(24), paths.runway(0.1)
 
-Every path has its own stream of random numbers, so the same seed gives the same bits on any number of threads, and
+Every path has its own streams of random numbers, so the same seed gives the same bits on any number of threads, and
 companies simulated with one seed meet the same luck (common random numbers), which makes differences between them sharp.
+Incidents and rounds have a stream apart, with fixed places for each month: a company with a risk or a round more meets the
+same demand as one without. `paired` compares two companies path by path.
 The model is described in `company`. Told in lab L10.
 """
 
@@ -15,11 +17,15 @@ import numpy as np
 from numba import njit, prange
 
 from bigmodel_lab.econ.company import UNCERTAIN, Company
-from bigmodel_lab.econ.streams import normal_pair, start, uniform
+from bigmodel_lab.econ.streams import STEP, normal_pair, start, uniform
 from bigmodel_lab.rng import generator
 from bigmodel_lab.units import Q, Quantity, number, whole
 
-__all__ = ["Paths", "simulate"]
+__all__ = ["Paths", "paired", "simulate"]
+
+EVENTS = np.uint64(
+    0x5851F42D4C957F2D
+)  # tells the stream of incidents and rounds from that of demand
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,13 +113,29 @@ def simulate(
     return Paths(T, ends, *out, kept if keep_cash else None, on_credit)
 
 
+def paired(a: Paths, b: Paths, month: int | None = None) -> tuple[float, float]:
+    """Return by how much more of `a` than of `b` is alive after `month` (default: the last), and its standard error.
+
+    Both must come from one seed: path i of each then met the same luck, and what is left of the error is what the companies
+    made of it. Raises ValueError if they differ in number or length.
+    """
+    if len(a.month_out) != len(b.month_out) or a.months != b.months:
+        raise ValueError(
+            f"a and b must be pairs, got {len(a.month_out)} paths of {a.months} months and {len(b.month_out)} of {b.months}: "
+            "simulate both with the same paths, months and seed."
+        )
+    t = a.months if month is None else whole("month", month, high=a.months)
+    gain = (a.month_out > t).astype(float) - (b.month_out > t)
+    return float(gain.mean()), float(gain.std() / math.sqrt(len(gain)))
+
+
 @njit(parallel=True, cache=True)
 def _paths(key, levels, unsure, known, amounts, chances, needs, T, flags, out, ends, kept):
     keep, on_credit = flags
     cash0, customers0, growth, market, decline, fixed_growth = known[:6]
     shock, persistence, p_incident, incident_cost = known[6:]
     for i in prange(ends.size):
-        state = start(key, i)
+        state, events = start(key, i), start(key ^ EVENTS, i)
         own = np.empty(6)
         for j in range(0, 6, 2):
             z0, z1, state = normal_pair(state)
@@ -136,11 +158,11 @@ def _paths(key, levels, unsure, known, amounts, chances, needs, T, flags, out, e
             revenue = customers * price
             cash += revenue - customers * serving - cac * won - fixed
             if p_incident > 0.0:
-                u, state = uniform(state)
+                u, _ = uniform(events + np.uint64(2 * t) * STEP)
                 if u < p_incident:
                     cash -= incident_cost
             if chances[t] > 0.0:
-                u, state = uniform(state)
+                u, _ = uniform(events + np.uint64(2 * t + 1) * STEP)
                 if u < chances[t] and revenue >= needs[t]:
                     cash += amounts[t]
                     raised += amounts[t]

@@ -1,10 +1,13 @@
 """Which assumption decides: change one at a time between a low and a high value, and see how far the outcome moves.
 
+    tornado(company, dict(churn=(0.02, 0.08), price=(40, 60)))
+    tornado(assumptions, dict(busy=(0.3, 0.7)), build=lambda a: follow(measured, law, arch, a).company())
+
 All variants meet the same random numbers, so that a small difference is not drowned by luck. Told in lab L10.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 from bigmodel_lab.econ.company import Company
 from bigmodel_lab.econ.montecarlo import Paths, simulate
@@ -35,19 +38,25 @@ def tornado(
     paths: int = 10_000,
     months: int = 60,
     seed: int = 0,
+    build: Callable[[object], Company] | None = None,
 ) -> list[Bar]:
     """Return one bar for each assumption of `ranges` (name -> low and high value), the widest first.
 
-    outcome : a function from `Paths` to a number, such as Paths.survival. Raises ValueError for an unknown assumption.
+    company : a Company, or whatever frozen dataclass `build` makes one of
+    outcome : a function from `Paths` to a number, such as Paths.survival
+
+    Raises ValueError for an unknown assumption.
     """
-    known = company.numbers()
+    known = company.numbers() if build is None else [f.name for f in fields(company)]
+    kind = type(company).__name__
     bars = []
     for name, (low, high) in ranges.items():
         if name not in known:
             raise ValueError(
-                f"ranges must name assumptions of a Company, {', '.join(known)}; got {name!r}."
+                f"ranges must name assumptions of a {kind}, {', '.join(known)}; got {name!r}."
             )
-        ends = (company.but(**{name: value}) for value in (low, high))
-        at = [float(outcome(simulate(c, paths, months, seed))) for c in ends]
+        ends = (replace(company, **{name: value}) for value in (low, high))
+        made = (build(c) if build else c for c in ends)
+        at = [float(outcome(simulate(c, paths, months, seed))) for c in made]
         bars.append(Bar(name, low, high, *at))
     return sorted(bars, key=lambda bar: -bar.swing)

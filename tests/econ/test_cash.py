@@ -43,6 +43,14 @@ def test_loan():
     assert irr(flows) == pytest.approx(0.01)
 
 
+@pytest.mark.parametrize("months", [48, 180])
+def test_irr_of_long_streams(months):
+    """One dollar out a month, then as many months of (1 + rate)^months back: (1 + rate)^t must not overflow on the way."""
+    flows = [-1.0] * months + [1.01**months] * months
+    assert irr(flows) == pytest.approx(0.01)
+    assert irr([-x for x in flows]) == pytest.approx(0.01)
+
+
 @given(st.floats(-0.9, 5), st.floats(0, 1))
 def test_irr_is_the_root(rate, share):
     flows = np.array([-1.0, share * (1 + rate), (1 - share) * (1 + rate) ** 2])

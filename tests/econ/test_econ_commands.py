@@ -62,8 +62,26 @@ def test_a_runway_without_end_is_null(capsys):
         ("bass --p 0", "bml econ bass: p must be a finite number above 0"),
         ("runway --round-month 70", "rounds has one in month 70"),
         ("runway --churn -0.1", "churn must be between 0 and 1"),
+        ("runway --months 0", "months must be"),
+        ("runway --scenario none.json", "scenario=none.json cannot be read: No such file"),
+        ("runway --save none/x.json", "save=none/x.json cannot be written: No such file"),
+        ("runway --scenario x.json --cash 1M --churn 0.1", "--cash, --churn would change some: change the file instead"),
     ],
 )  # fmt: skip
 def test_refused(arguments, said, capsys):
     assert main(["econ", *arguments.split()]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_scenario_file_gives_what_its_options_gave(tmp_path, capsys):
+    path = str(tmp_path / "mine.json")
+    options = "--cash 2M --fixed 120k --churn 0.05 --round-month 12 --months 30 --paths 500".split()
+    saved = ask(capsys, "runway", *options, "--save", path)
+    loaded = ask(capsys, "runway", "--scenario", path, "--paths", "500")
+    assert loaded == saved
+    shorter = ask(capsys, "runway", "--scenario", path, "--paths", "500", "--months", "24")
+    assert "alive after 30 months" not in shorter["details"]
+    (tmp_path / "mine.json").write_text((tmp_path / "mine.json").read_text().replace("0.05", "5"))
+    assert main(["econ", "runway", "--scenario", path]) == 2
+    said = capsys.readouterr().err
+    assert "mine.json: company.churn must be between 0 and 1, got 5" in said

@@ -6,11 +6,19 @@ from datetime import date
 import pytest
 
 from bigmodel_lab.plan import StaleRow, device, grid, peak_from_clock, price, reliability, ridge
+from bigmodel_lab.plan.published_serving import list_price, serving_day
 from bigmodel_lab.plan.tables import TABLES, fits_on, rows
 from bigmodel_lab.units import Q
 
 ON = "2026-11-22"
-FIND = {"devices": device, "prices": price, "grids": grid, "reliability": reliability}
+FIND = {
+    "devices": device,
+    "prices": price,
+    "grids": grid,
+    "reliability": reliability,
+    "list_prices": list_price,
+    "serving_days": serving_day,
+}
 
 
 @pytest.mark.parametrize(("table", "name"), [(t, n) for t in TABLES for n in rows(t)])

@@ -20,7 +20,7 @@ from bigmodel_lab.units import Q, Quantity, number
 
 __all__ = ["Device", "Grid", "Price", "Reliability", "StaleRow", "device", "fits_on", "grid", "price", "reliability", "rows"]  # fmt: skip
 
-TABLES = ("devices", "grids", "prices", "reliability")
+TABLES = ("devices", "grids", "list_prices", "prices", "reliability", "serving_days")
 
 
 class StaleRow(UserWarning):
