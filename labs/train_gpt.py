@@ -64,6 +64,9 @@ class Config:
     checkpoint: str = option("", "folder for checkpoints, which all ranks see; none if not given")
     every: int = option(0, "steps between two checkpoints; 0: one at the end")
     record: str = option("", "file for the RunRecord; none if not given")
+    trace: str = option(
+        "", "picture (.png, .svg) of who did what when in the last step; one machine"
+    )
 
     def __post_init__(self):
         for name, choices in {
@@ -83,10 +86,14 @@ class Config:
             raise ValueError(
                 f"batch={self.batch} leaves a replica fewer rows than its micro-batches: use --batch {least} or more."
             )
-        if self.record and not Path(self.record).absolute().parent.is_dir():
-            raise ValueError(
-                f"record={self.record}: its folder does not exist. Make it, or choose another."
-            )
+        for name in ("record", "trace"):
+            path = getattr(self, name)
+            if path and not Path(path).absolute().parent.is_dir():
+                raise ValueError(
+                    f"{name}={path}: its folder does not exist. Make it, or choose another."
+                )
+        if self.trace and Path(self.trace).suffix not in (".png", ".svg"):
+            raise ValueError(f"trace={self.trace} must end in .png or .svg.")
 
     @property
     def layout(self) -> Layout:
@@ -95,7 +102,7 @@ class Config:
     @property
     def fixed(self) -> dict:
         """The settings that decide the losses: a run that goes on must have begun with the same."""
-        free = "dp tp pp zero micros schedule sequence ops threads timeout_s wait_s checkpoint every record"
+        free = "dp tp pp zero micros schedule sequence ops threads timeout_s wait_s checkpoint every record trace"
         return {k: x for k, x in dataclasses.asdict(self).items() if k not in free.split()}
 
 
@@ -145,6 +152,7 @@ def train(config: Config) -> dict:
 
     from bigmodel_lab.dist.checkpoint import ShardedCheckpoints
     from bigmodel_lab.dist.composed import Composed
+    from bigmodel_lab.dist.trace import Recorder
     from bigmodel_lab.dist.wire import Wire
     from bigmodel_lab.models import GPT, GPTConfig
     from bigmodel_lab.text import BPE
@@ -157,7 +165,7 @@ def train(config: Config) -> dict:
     form = getattr(GPTConfig, config.form)(
         tokenizer.vocab_size, config.context, config.layers, config.width, config.heads
     )
-    wire = Wire()
+    wire = Recorder() if config.trace else Wire()
     gpt = GPT(form, config.ops, seed=config.seed).to(getattr(torch, config.dtype))
     model = Composed(
         gpt,
@@ -194,6 +202,8 @@ def train(config: Config) -> dict:
         for group in model.optimizer.param_groups:
             group["lr"] = lr
         x, y = next(batches)
+        if config.trace:
+            wire.clear()  # only the last step stays
         waited, start = wire.waited_s, time.perf_counter()
         measured["loss"].append(model.step(x, y))
         waited = wire.waited_s - waited
@@ -211,10 +221,24 @@ def train(config: Config) -> dict:
         done = step + 1 == config.steps
         if checkpoints and (done or (config.every and (step + 1) % config.every == 0)):
             save(checkpoints, step + 1, config, batches, measured, wire)
+    if config.trace and (seen := wire.gather()):
+        draw(seen, config.trace)
     return measured | {
         "sent_bytes": dict(wire.sent_bytes),
         "memory_bytes": model.memory_bytes(),
     }
+
+
+def draw(trace, path: str) -> None:
+    """Draw the timeline of the ranks into a file."""
+    from matplotlib.figure import Figure
+
+    from bigmodel_lab import show
+
+    figure = Figure(figsize=(9, 1 + 0.5 * len(trace.lanes)), layout="constrained")
+    show.timeline(trace, figure.add_subplot())
+    figure.savefig(path, dpi=150)
+    print(f"written: {path}", flush=True)
 
 
 def save(checkpoints, step: int, config: Config, batches, measured: dict, wire) -> None:

@@ -42,6 +42,12 @@ def test_every_layout_has_the_same_losses(tmp_path):
         assert shared.layout.ranks == len(next(iter(shared.sent_bytes.values())))
 
 
+def test_a_picture_of_the_last_step(tmp_path):
+    losses(tmp_path, "--pp", "2", "--dp", "2", "--batch", "8", "--trace", tmp_path / "trace.svg")
+    picture = (tmp_path / "trace.svg").read_text()
+    assert all(f"rank {rank}" in picture for rank in range(4))
+
+
 def test_under_torchrun(tmp_path):
     launcher = [
         sys.executable,
@@ -65,6 +71,7 @@ def test_under_torchrun(tmp_path):
         (["--form", "bert"], "form must be"),
         (["--dp", "-1"], "dp must be"),
         (["--record", "nowhere/run.json"], "its folder does not exist"),
+        (["--trace", "trace.jpg"], "must end in .png or .svg"),
     ],
 )
 def test_errors_before_anything_starts(options, message):
