@@ -39,11 +39,12 @@ def require_shape(name: str, x, dims: str, **known: int) -> dict[str, int]:
     if x.ndim == len(letters) and not wrong and not repeated:
         return lengths
     want = f"{name} must have shape ({', '.join(letters)})"
-    fixed = ", ".join(f"{d}={known[d]}" for d in letters if d in known)
-    got = (
-        ", ".join(f"{d}={n}" for d, n in wrong.items())
-        or f"{x.ndim} dimension{'s' if x.ndim != 1 else ''}"
-    )
+    fixed = ", ".join(f"{d}={known[d]}" for d in dict.fromkeys(letters) if d in known)
+    got = ", ".join(f"{d}={n}" for d, n in wrong.items())
+    if repeated and not got:
+        twice = next(d for i, d in enumerate(letters) if x.shape[i] != lengths[d])
+        got = f"more than one length for {twice}"
+    got = got or f"{x.ndim} dimension{'s' if x.ndim != 1 else ''}"
     raise ValueError(f"{want}{f' with {fixed}' if fixed else ''}, got {got}: {x.shape}.")
 
 
