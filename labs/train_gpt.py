@@ -58,6 +58,7 @@ class Config:
     clip: float = option(1.0, "largest norm of the gradient")
     dtype: str = option("float32", "of the parameters: float32 or float64")
     ops: str = option("torch", "kernels: torch or numba")
+    device: str = option("cpu", "cpu, or cuda: a GPU a rank, NCCL between them, --ops torch")
     threads: int = option(1, "a rank")
     timeout_s: float = option(86400.0, "seconds after which all ranks are stopped")
     wait_s: float = option(300.0, "longest wait for another rank: after it, the rank fails")
@@ -73,12 +74,15 @@ class Config:
             "schedule": ("gpipe", "1f1b"),
             "form": ("gpt2", "llama"),
             "dtype": ("float32", "float64"),
+            "device": ("cpu", "cuda"),
             "data": ("moby-dick", "tang-poems"),
         }.items():
             require_choice(name, getattr(self, name), choices)
         require_in_range("steps", self.steps, 1)
         require_in_range("every", self.every, 0)
         require_in_range("wait_s", self.wait_s, 0.1, 1e6, unit="s")
+        if self.device == "cuda" and self.ops == "numba":
+            raise ValueError("ops=numba computes on the CPU: with --device cuda use --ops torch.")
         if self.dp == 0:
             object.__setattr__(self, "dp", _replicas(self.tp * self.pp))
         least = self.dp * (self.micros or self.pp)
@@ -102,7 +106,7 @@ class Config:
     @property
     def fixed(self) -> dict:
         """The settings that decide the losses: a run that goes on must have begun with the same."""
-        free = "dp tp pp zero micros schedule sequence ops threads timeout_s wait_s checkpoint every record trace"
+        free = "dp tp pp zero micros schedule sequence ops device threads timeout_s wait_s checkpoint every record trace"
         return {k: x for k, x in dataclasses.asdict(self).items() if k not in free.split()}
 
 
@@ -166,7 +170,10 @@ def train(config: Config) -> dict:
         tokenizer.vocab_size, config.context, config.layers, config.width, config.heads
     )
     wire = Recorder() if config.trace else Wire()
-    gpt = GPT(form, config.ops, seed=config.seed).to(getattr(torch, config.dtype))
+    device = torch.device(config.device)
+    if config.device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    gpt = GPT(form, config.ops, seed=config.seed).to(device, getattr(torch, config.dtype))
     model = Composed(
         gpt,
         config.layout,
@@ -205,7 +212,7 @@ def train(config: Config) -> dict:
         if config.trace:
             wire.clear()  # only the last step stays
         waited, start = wire.waited_s, time.perf_counter()
-        measured["loss"].append(model.step(x, y))
+        measured["loss"].append(model.step(x.to(device), y.to(device)))
         waited = wire.waited_s - waited
         measured["communication_s"].append(waited)
         measured["compute_s"].append(max(0.0, time.perf_counter() - start - waited))

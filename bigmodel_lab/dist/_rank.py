@@ -160,7 +160,7 @@ def _set_up(rank, ranks, folder, environment, timeout_s, threads, checks, wait_s
         os.environ["TORCH_DISTRIBUTED_DEBUG"] = "DETAIL"
     torch.distributed.set_debug_level_from_env()  # torch read it when the server imported it
     torch.distributed.init_process_group(
-        "gloo",
+        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
         init_method=f"file://{folder}/store",  # needs no port, so none can be taken
         rank=rank,
         world_size=ranks,

@@ -130,7 +130,7 @@ class ShardedCheckpoints:
             def filled(kind, p=p, numbers=numbers, here=here):
                 values = torch.zeros(p.numel(), dtype=p.dtype)
                 values[here] = kept[kind][numbers[here]].to(p.dtype)
-                return values.view(p.shape)
+                return values.view(p.shape).to(p.device)
 
             p.detach().copy_(filled("parameter"))
             state = {kind: filled(kind) for kind in kept if kind != "parameter"}
@@ -160,7 +160,7 @@ class ShardedCheckpoints:
             state = self.model.optimizer.state.get(p, {})
             arrays = {kind: t for kind, t in state.items() if t.ndim}
             for kind, t in ({"parameter": p.detach()} | arrays).items():
-                kept.setdefault(kind, []).append(t.reshape(-1)[mine])
+                kept.setdefault(kind, []).append(t.reshape(-1).cpu()[mine])
         content = safetensors.torch.save(
             {kind: torch.cat(ts) for kind, ts in kept.items()} | {"runs": _runs(torch.cat(numbers))}
         )
@@ -247,12 +247,13 @@ def _numbers(gpt: GPT, model: Composed) -> tuple[int, list[torch.Tensor]]:
     whole, total = copy.deepcopy(gpt).double(), 0
     for p in whole.parameters():
         if p.requires_grad:  # counted from 1: what a layout adds to cut evenly is 0
-            p.data = torch.arange(total + 1.0, total + p.numel() + 1.0, dtype=p.dtype).view_as(p)
+            numbers = torch.arange(total + 1.0, total + p.numel() + 1.0, dtype=p.dtype)
+            p.data = numbers.view_as(p).to(p.device)
             total += p.numel()
     cut = Composed(
         whole, model.layout, lambda groups: torch.optim.SGD(groups), chunks=len(model.chunks)
     )
-    return total, [p.detach().reshape(-1).long() - 1 for p in _trained(cut)]
+    return total, [p.detach().reshape(-1).long().cpu() - 1 for p in _trained(cut)]
 
 
 def _runs(numbers: torch.Tensor) -> torch.Tensor:

@@ -159,6 +159,7 @@ class Composed:
         return Pipeline(
             self.chunks,
             self.grid.pipe,
+            back=self.grid.back,
             row=row,
             dtype=self._dtype,
             name=name,
@@ -176,12 +177,17 @@ class Composed:
         p = self.chunks[0].tokens if self.grid.p == 0 else self.chunks[-1].head
         other = torch.empty_like(p.grad)
         peer = last - self.grid.p
-        receiving = dist.irecv(other, group=self.grid.pipe, group_src=peer)
+        mine, group = p.grad.contiguous(), self.grid.pipe
         self.wire.add("tied", other.numel() * other.element_size(), peer)
-        sending = dist.isend(p.grad.contiguous(), group=self.grid.pipe, group_dst=peer)
+        steps = [
+            lambda: dist.irecv(other, group=group, group_src=peer),
+            lambda: dist.isend(mine, group=group, group_dst=peer),
+        ]
+        # NCCL keeps the messages of two ranks in line: what one receives first, the other must send first
+        under_way = [start() for start in (steps if peer == 0 else steps[::-1])]
         with self.wire.waiting("tied"):
-            receiving.wait()
-            sending.wait()
+            for work in under_way:
+                work.wait()
         p.grad = (
             p.grad + other
         )  # of two numbers: the same in either order, so the copies stay equal

@@ -28,6 +28,8 @@ class Grid:
         self.layout = layout
         self.p, self.d, self.t = (int(i[0]) for i in np.nonzero(ranks == dist.get_rank()))
         self.pipe = self._line(np.moveaxis(ranks, 0, -1))
+        # what goes forward and what goes backward must not wait for each other (NCCL keeps a group's messages in line)
+        self.back = self._line(np.moveaxis(ranks, 0, -1)) if layout.pp > 1 else self.pipe
         self.data = self._line(np.moveaxis(ranks, 1, -1))
         self.tensor = self._line(ranks)
 

@@ -41,7 +41,8 @@ def clip_over_grid(
         # In the order of the model, not of the set: the sum's last bits shall be the same in every run.
         mine = [p for c in chunks for p in c.parameters() if p in counted and p.grad is not None]
         grads = [p.grad.double().square().sum() for p in mine]
-        square = torch.stack([torch.zeros((), dtype=torch.float64), *grads]).sum().reshape(1)
+        zero_here = torch.zeros((), dtype=torch.float64, device=next(chunks[0].parameters()).device)
+        square = torch.stack([zero_here, *grads]).sum().reshape(1)
     for group in (grid.tensor, grid.pipe):
         all_reduce(square, group, wire=wire)
     norm = square.sqrt().item()

@@ -33,6 +33,8 @@ class Pipeline:
     chunks : this rank's modules; chunk k of rank s is stage k p + s of the model. Called as module(x), the last stage as
         module(x, targets), which gives the mean loss over the micro-batch
     group : process group whose rank s is stage s; None for all ranks
+    back : another group of the same ranks, for what goes backward; None: the same. NCCL needs it, which keeps all that two
+        ranks say to each other within a group in one line
     row : shape of one row of the activations that go from stage to stage, (T, D) for a GPT
     dtype : of those activations
     name, micros : the schedule, and micro-batches a step
@@ -55,8 +57,10 @@ class Pipeline:
         micros: int = 1,
         wire: Wire | None = None,
         mark: Callable[[Pass | None], object] | None = None,
+        back=None,
     ):
-        self.chunks, self.group, self.wire, self.micros = list(chunks), group, wire, micros
+        self.chunks, self.wire, self.micros = list(chunks), wire, micros
+        self.group, self.back = group, back if back is not None else group
         self.row, self.dtype = tuple(row), dtype
         self.mark = mark or (wire.mark if wire is not None else lambda p: None)
         self.stage, self.stages = dist.get_rank(group), dist.get_world_size(group)
@@ -77,7 +81,8 @@ class Pipeline:
             )
         inputs, targets = inputs.tensor_split(self.micros), targets.tensor_split(self.micros)
         self._kept, self._sends, self.most_kept = {}, {}, 0
-        loss = torch.zeros((), dtype=torch.float64)
+        self._device = next(self.chunks[0].parameters()).device
+        loss = torch.zeros((), dtype=torch.float64, device=self._device)
         for p in self.passes:
             rows = len(inputs[p.micro])
             if p.kind == "F":
@@ -132,7 +137,8 @@ class Pipeline:
         if self.wire is not None:
             self.wire.add(_PAYLOAD[p.kind], x.numel() * x.element_size(), peer)
         # Never a blocking send: two neighbours that send to each other would wait for ever.
-        self._sends[tag] = dist.isend(x, group=self.group, group_dst=peer, tag=tag), x
+        group = self.group if p.kind == "F" else self.back
+        self._sends[tag] = dist.isend(x, group=group, group_dst=peer, tag=tag), x
 
     def _receive(self, p: Pass, rows: int):
         """Wait for what pass p needs."""
@@ -140,13 +146,14 @@ class Pipeline:
         tag = self._tag(p.kind, p.micro, self._place(p))
         if peer == self.stage:
             return self._sends.pop(tag)[1]
-        x = torch.empty(rows, *self.row, dtype=self.dtype)
+        x = torch.empty(rows, *self.row, dtype=self.dtype, device=self._device)
+        group = self.group if p.kind == "F" else self.back
         with (
             self.wire.waiting(_PAYLOAD[p.kind])
             if self.wire is not None
             else contextlib.nullcontext()
         ):
-            dist.irecv(x, group=self.group, group_src=peer, tag=tag).wait()
+            dist.irecv(x, group=group, group_src=peer, tag=tag).wait()
         if (
             p.kind == "B"
         ):  # then the activations that went that way have arrived, and need not be kept

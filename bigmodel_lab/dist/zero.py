@@ -116,7 +116,8 @@ class Zero:
             for (p, _), span in zip(u.pieces, u.spans, strict=True)
             if counts(p)
         ]
-        return torch.stack([torch.zeros((), dtype=torch.float64), *parts]).sum().reshape(1)
+        zero_here = torch.zeros((), dtype=torch.float64, device=self.units[0].shard.device)
+        return torch.stack([zero_here, *parts]).sum().reshape(1)
 
     def scale(self, factor: float) -> None:
         """Multiply the whole gradient; every rank calls it with the same factor."""
