@@ -63,7 +63,8 @@ def run(
 
     Parameters
     ----------
-    fn : any callable, also a lambda or a function of a notebook cell; in it `torch.distributed` is ready (gloo)
+    fn : any callable, also a lambda or a function of a notebook cell; in it `torch.distributed` is ready (gloo, and where
+        there are GPUs NCCL for tensors on them)
     ranks : number of processes, 1 to 64
     timeout_s : seconds, counted from the moment when all ranks are there, after which everything is stopped
     threads : threads per rank for torch, BLAS and numba; ranks * threads should not exceed the cores
