@@ -5,6 +5,7 @@ that the docstring names; probabilities, shares and monthly rates are pure numbe
 a shell: `bml econ --help`.
 """
 
+from bigmodel_lab.econ import cases
 from bigmodel_lab.econ.abtest import Sequential, msprt, sample_size, z_test
 from bigmodel_lab.econ.bass import Bass, fit_bass
 from bigmodel_lab.econ.bgnbd import BGNBD, fit_bgnbd
@@ -113,6 +114,7 @@ __all__ = [
     "burn_multiple",
     "cac",
     "cagr",
+    "cases",
     "cash_path",
     "choose_mitigations",
     "churn_over",

@@ -89,11 +89,11 @@ BREAK_EVEN = '''
 def break_even(
     device_usd_per_h, devices, requests_per_s, prompt, output, input_usd, output_usd
 ):
-    """Return the utilisation at which a replica earns what it costs, as a share; above 1 it never does.
+    """Return the utilisation at which a replica earns what it costs, as a share.
 
-    The replica's `devices` devices cost device_usd_per_h an hour each, busy or not. Kept full
-    it answers `requests_per_s`. A request has `prompt` and `output` tokens, which are sold at
-    input_usd and output_usd a million.
+    Above 1 it never does. The replica's `devices` devices cost device_usd_per_h an hour
+    each, busy or not. Kept full it answers `requests_per_s`. A request has `prompt` and
+    `output` tokens, which are sold at input_usd and output_usd a million.
     """
     ...
 '''
@@ -240,14 +240,15 @@ def _check_day(fn):
 
 FLEET = '''
 def servers_for_p95(rate, service_s, limit_s):
-    """Return the fewest servers with which 95 % of the requests wait at most limit_s, an int.
+    """Return the fewest servers, an int, with which 95 % of requests wait at most limit_s.
 
     Requests come by chance at `rate` a second (Poisson) into one line; each keeps a server
     busy for service_s seconds in the mean (exponential). With a = rate service_s and c > a
     servers a request waits longer than t with the probability
     C e^(-(c - a) t / service_s), where
 
-        C = B / (1 - (a / c) (1 - B)),   B = B_c,   B_0 = 1,   B_k = a B_(k-1) / (k + a B_(k-1)).
+        C = B / (1 - (a / c) (1 - B)),   B = B_c,
+        B_0 = 1,   B_k = a B_(k-1) / (k + a B_(k-1)).
     """
     ...
 '''

@@ -11,14 +11,17 @@ from bigmodel_lab.rng import generator
 
 RESERVE = '''
 def reserve(lowest_cash, target):
-    """Return (extra, gained): the smallest extra cash, USD, with which the share `target` never falls below zero.
+    """Return (extra, gained): the smallest extra cash, USD, with which the share
+    `target` of companies never falls below zero, and what it gains.
 
-    lowest_cash : float array (n,), USD, the lowest balance of each company, which went on below zero on credit
+    lowest_cash : float array (n,), USD, the lowest balance of each company, which
+        went on below zero on credit
     target : share, above 0 and at most 1
 
-    With `extra` more at the start, every balance is higher by that much. At least target * n companies must then have
-    a lowest balance of 0 or more. extra is 0 if they have it already. gained : by how much the share that never falls
-    below zero rises.
+    With `extra` more at the start, every balance is higher by that much. At least
+    target * n companies must then have a lowest balance of 0 or more; extra is 0 if
+    they have it already. gained : by how much the share that never falls below zero
+    rises.
     """
     ...
 '''
@@ -95,14 +98,17 @@ def _check_reserve(fn):
 
 BUY = '''
 def buy(prices, budget, survival):
-    """Return the set of measures with the highest survival that the budget pays for, as a list of names.
+    """Return the set of measures with the highest survival that the budget pays for,
+    as a list of names.
 
     prices : dict from a measure's name to its price, USD
     budget : USD; the prices of the set must not add up to more
-    survival : survival(names) simulates the company with these measures, paid from its cash, and returns the share
-        that is alive after 36 months; survival([]) is the company as it is
+    survival : survival(names) simulates the company with these measures, paid from
+        its cash, and returns the share that is alive after 36 months; survival([]) is
+        the company as it is
 
-    There are at most six measures. What one does may depend on the others. Some set within the budget reaches 60 %.
+    There are at most six measures. What one does may depend on the others. Some set
+    within the budget reaches 60 %.
     """
     ...
 '''
@@ -230,16 +236,18 @@ def _check_buy(fn):
 
 DRIVER = '''
 def driver(lead, base, ranges):
-    """Return (name, value): the assumption that turns the ranking round, and the value at which it turns.
+    """Return (name, value): the assumption that turns the ranking round, and the value
+    at which it turns.
 
-    lead : lead(assumptions) is the survival of strategy A minus that of B; it rises or falls all the way along each
-        assumption
+    lead : lead(assumptions) is the survival of strategy A minus that of B; it rises or
+        falls all the way along each assumption
     base : dict from an assumption's name to its value
-    ranges : dict from a name to (low, high), between which it may lie; the others stay as in base
+    ranges : dict from a name to (low, high), between which it may lie; the others stay
+        as in base
 
-    An assumption turns the ranking round if A leads at one end of its range and B at the other. Of those take the one
-    with the largest swing, |lead(high) - lead(low)|. value : where lead is zero, right to 1 % of the range.
-    At least one assumption does it.
+    An assumption turns the ranking round if A leads at one end of its range and B at
+    the other. Of those take the one with the largest swing, |lead(high) - lead(low)|.
+    value : where lead is zero, right to 1 % of the range. At least one assumption does.
     """
     ...
 '''
