@@ -85,9 +85,9 @@ FITS = '''
 def state_bytes(parameters, zero, replicas):
     """Return the bytes of model state on each of `replicas` devices, a float.
 
-    Mixed precision with Adam: weights 2, gradients 2, and 12 bytes of optimiser state for each parameter.
-    zero : 0 keeps all of it on every device; 1 divides the optimiser's state over the devices, 2 the gradients too,
-        3 the weights too
+    Mixed precision with Adam, for each parameter: weights 2, gradients 2, optimiser 12 bytes.
+    zero : 0 keeps all of it on every device; 1 divides the optimiser's state over the
+        devices, 2 the gradients too, 3 the weights too
     """
     ...
 '''
@@ -154,7 +154,8 @@ SHEET = '''
 def mfu(parameters, tokens_per_s, devices, sheet_flops, sparse):
     """Return the model-FLOP utilisation of a training run, 0 to 1, against the dense peak.
 
-    tokens_per_s : of the whole fleet      sheet_flops : FLOP/s of one device as its data sheet prints it
+    tokens_per_s : of the whole fleet
+    sheet_flops : FLOP/s of one device as its data sheet prints it
     sparse : whether the sheet counts 2:4 sparsity, which doubles the dense number
     """
     ...

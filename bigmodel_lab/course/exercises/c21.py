@@ -19,8 +19,10 @@ SUBSCRIBERS = '''
 def subscribers(new, churn, months):
     """Return (customers after `months` months, customers in the steady state), two floats.
 
-    Each month first the share `churn` of those who are there leaves, then `new` customers join. At first nobody is there.
-    new : customers a month      churn : share that leaves a month, above 0, up to 1      months : int, at least 1
+    Each month first the share `churn` of those who are there leaves, then `new` join. At first
+    nobody is there.
+    new : customers a month      churn : share that leaves a month, above 0, up to 1
+    months : int, at least 1
     """
     ...
 '''
@@ -88,7 +90,7 @@ def _check_subscribers(fn):
 
 GROWTH = '''
 def mean_growth(revenues):
-    """Return the constant growth a year, a float, that leads from the first to the last of the revenues.
+    """Return the constant growth a year, a float, that leads from first to last revenue.
 
     revenues : float array (N,), N >= 2, revenue of consecutive years, all above 0
     """
@@ -151,8 +153,10 @@ LTV = '''
 def lifetime_value(arpa, serving_cost, annual_churn):
     """Return the gross profit that a customer brings over its lifetime, in USD, a float.
 
-    arpa, serving_cost : what a customer pays and costs, USD a month, both at each month's beginning, the first included
-    annual_churn : share of customers that has left after a year; the same share of those still there leaves every month
+    arpa, serving_cost : what a customer pays and costs, USD a month, both at each month's
+        beginning, the first included
+    annual_churn : share of customers that has left after a year; of those still there the same
+        share leaves every month
     """
     ...
 '''
@@ -221,7 +225,9 @@ def _check_ltv(fn):
 
 FEE = '''
 def smallest_fee(tokens, cost, losing):
-    """Return the smallest flat fee, USD a month, at which at most the share `losing` of these customers costs more than it pays.
+    """Return the smallest flat fee, USD a month, that loses money on few of these customers.
+
+    Few: at most the share `losing` of them costs more than the fee.
 
     tokens : float array (n,), tokens that each customer uses a month
     cost : of serving, USD a million tokens      losing : from 0 to below 1, such as 0.02

@@ -11,7 +11,9 @@ from bigmodel_lab.rng import generator
 
 RUNWAY = '''
 def runway_months(cash, spent, earned):
-    """Return for how many months `cash` lasts at the net burn of the last month, as a float; math.inf if it earns more.
+    """Return for how many months `cash` lasts at the net burn of the last month, as a float.
+
+    math.inf if the last month earned as much as it spent, or more.
 
     cash : USD, now
     spent, earned : float arrays (n_months,), USD a month, the oldest first
@@ -93,10 +95,12 @@ def _check_runway(fn):
 
 OWNERSHIP = '''
 def ownership(investments, caps, sold):
-    """Return who owns which share of the company after a priced round, as an array (n + 2,): founders, each SAFE, the fund.
+    """Return who owns which share of the company after a priced round, as an array (n + 2,).
 
-    investments, caps : float arrays (n,), USD: post-money SAFEs, which all convert at their caps
-    sold : share of the company that the fund buys in the round, 0 to 1; there is no option pool
+    In order: the founders, each SAFE, the fund.
+
+    investments, caps : float arrays (n,), USD: post-money SAFEs, all converting at their caps
+    sold : share of the company that the fund buys, 0 to 1; there is no option pool
     """
     ...
 '''
@@ -179,10 +183,10 @@ def _check_ownership(fn):
 
 IRR = '''
 def irr_by_bisection(flows):
-    """Return the rate a period at which the net present value of `flows` is zero, a float, right to 1e-9.
+    """Return the rate a period at which `flows` have no net present value, right to 1e-9.
 
-    flows : float array (n,), USD, one a period, the first now; negative ones first, then positive ones, so that
-        there is one rate. It lies between -0.99 and 100 (10,000 % a period).
+    flows : float array (n,), USD, one a period, the first now; negative ones first, then
+        positive ones, so that there is one rate. It lies between -0.99 and 100.
     """
     ...
 '''
@@ -283,10 +287,13 @@ def _check_irr(fn):
 
 RAISE = '''
 def smallest_raise(paths, chance=0.1):
-    """Return the least cash at the start, USD, with which less than or exactly the share `chance` of futures falls short.
+    """Return the least cash at the start, USD, with which few futures fall short.
 
-    paths : float array (n_futures, n_months), USD: what each future has earned minus spent up to the end of each month,
-        beginning from nothing. A future falls short if its cash is below zero at the end of any month.
+    Few: at most the share `chance` of them.
+
+    paths : float array (n_futures, n_months), USD: what each future has earned minus spent up to
+        the end of each month, beginning from nothing. A future falls short if its cash is below
+        zero at the end of any month.
     """
     ...
 '''
