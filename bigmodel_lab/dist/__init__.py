@@ -26,6 +26,7 @@ _NEEDS_TORCH = {  # public name: the module of this package that defines it
     "Trace": "timeline",
     "Wire": "wire",
     "Zero": "zero",
+    "same_everywhere": "agreement",
 }
 
 __all__ = ["RankError", "RankTimeout", "leave", "run", "warm", *_NEEDS_TORCH]

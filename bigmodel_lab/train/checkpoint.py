@@ -5,7 +5,7 @@ and last the pointer `latest` replaced: at any moment the previous checkpoint is
 one. Writing over the only copy instead destroys it whenever the process dies meanwhile. Loading checks every byte, and
 where a checkpoint is damaged or was never finished takes the newest that is sound, and warns.
 
-`bigmodel_lab.train.checkpoint_files` says what a directory holds. Told in lab L02.
+`bigmodel_lab.train.checkpoint_files` says what a directory holds. Told in lab L06.
 """
 
 import os
