@@ -1,4 +1,4 @@
-"""Exercises of lab L02, two ranks: bytes to the last one, the other ring, weights of a batch, who forgot to average."""
+"""Exercises of lab L02, two ranks: bytes to the last one, the other ring, weights of a batch, who forgot, and buckets."""
 
 import numpy as np
 
@@ -321,6 +321,107 @@ def _check_forgot(fn):
     return "five runs with a guilty rank, rank 0 among them, and one without"
 
 
+# --- e: buckets -----------------------------------------------------------------------------------------------------
+
+BUCKETS = '''
+def buckets(sizes, most):
+    """Return the buckets, a list of lists of indices into sizes.
+
+    sizes : bytes of the parameters, in the order in which the forward pass uses them; a list of int
+    most : bytes that a bucket may hold at most; one larger parameter has a bucket to itself
+
+    Backward reaches the last parameter first, and a bucket leaves when it is complete: the first bucket begins with the
+    last index. A bucket is closed when the next parameter would make it too large; nothing is ever put into it again.
+    """
+    ...
+'''
+
+
+def buckets(sizes, most):
+    found, held = [], most + 1  # as if a full bucket were open
+    for i in reversed(range(len(sizes))):
+        if held + sizes[i] > most:
+            found.append([])
+            held = 0
+        found[-1].append(i)
+        held += sizes[i]
+    return found
+
+
+def _buckets_forward(sizes, most):
+    last = len(sizes) - 1
+    return [[last - i for i in b] for b in buckets(sizes[::-1], most)]
+
+
+def _buckets_overfull(sizes, most):
+    found, held = [], most
+    for i in reversed(range(len(sizes))):
+        if held >= most:
+            found.append([])
+            held = 0
+        found[-1].append(i)
+        held += sizes[i]
+    return found
+
+
+def _buckets_empty(sizes, most):
+    found, held = [[]], 0
+    for i in reversed(range(len(sizes))):
+        if held + sizes[i] > most:
+            found.append([])
+            held = 0
+        found[-1].append(i)
+        held += sizes[i]
+    return found
+
+
+def _buckets_first_fit(sizes, most):
+    found, held = [], []
+    for i in reversed(range(len(sizes))):
+        fits = [k for k, h in enumerate(held) if h + sizes[i] <= most]
+        if not fits:
+            found.append([])
+            held.append(0)
+        k = fits[0] if fits else -1
+        found[k].append(i)
+        held[k] += sizes[i]
+    return found
+
+
+def _buckets_by_count(sizes, most):
+    each = max(1, int(most // max(1, max(sizes, default=1))))
+    order = list(reversed(range(len(sizes))))
+    return [order[k : k + each] for k in range(0, len(order), each)]
+
+
+def _buckets_inside(sizes, most):
+    return [b[::-1] for b in buckets(sizes, most)]
+
+
+def _check_buckets(fn):
+    mistakes = (
+        (_buckets_forward, "these begin with the first parameter, whose gradient comes last: nothing could leave before the end."),
+        (_buckets_overfull, "a bucket is closed after it has grown too large: look at the size before you put a parameter in."),
+        (_buckets_empty, "there is an empty bucket: a parameter larger than the limit opens its own, and closes none before it."),
+        (_buckets_first_fit, "a parameter went back into a bucket that was closed: it may have left already."),
+        (_buckets_by_count, "every bucket has the same number of parameters: what counts is their bytes."),
+        (_buckets_inside, "the right buckets, but inside each the indices rise: list them as backward reaches them."),
+    )  # fmt: skip
+    g = generator(0, "L02-e")
+    cases = [([3, 1, 4, 1, 5], 5), ([1, 9, 2, 4, 4], 5), ([2, 2, 6], 5), ([], 5), ([7], 7)]
+    cases += [(g.integers(1, 20, size=30).tolist(), 32)]
+    for sizes, most in cases:
+        given = dict(sizes=sizes, most=most)
+        got, want = [[int(i) for i in b] for b in fn(list(sizes), most)], buckets(sizes, most)
+        if got == want:
+            continue
+        for mistake, message in mistakes:
+            if got == mistake(sizes, most):
+                raise Miss(message, given=given, got=got, want=want)
+        raise Miss("those are other buckets.", given=given, got=got, want=want)
+    return "six lists of sizes, with large parameters, one, and none"
+
+
 EXERCISES = (
     Exercise(
         id="L02-a",
@@ -425,5 +526,27 @@ EXERCISES = (
         ),
         check=_check_forgot,
         uses=("bigmodel_lab.dist.data_parallel.fingerprint",),
+    ),
+    Exercise(
+        id="L02-e",
+        title="Buckets",
+        difficulty=2,
+        minutes=12,
+        stub=BUCKETS,
+        reference=buckets,
+        wrong=(
+            Wrong(_buckets_forward, "parameters come in the order of the model", "comes last"),
+            Wrong(_buckets_overfull, "a limit is a target", "after it has grown too large"),
+            Wrong(_buckets_empty, "one starts with an empty bucket", "an empty bucket"),
+            Wrong(_buckets_first_fit, "fill every gap", "a bucket that was closed"),
+            Wrong(_buckets_by_count, "parameters are alike", "the same number of parameters"),
+            Wrong(_buckets_inside, "inside a bucket the order is free", "inside each the indices"),
+        ),
+        hints=(
+            "Walk through the indices from the last to the first, with one open bucket and the bytes that it holds.",
+            "Open a new bucket when there is none, or when the open one is not empty and would exceed `most`.",
+        ),
+        check=_check_buckets,
+        uses=("bigmodel_lab.dist.overlap.assign_buckets",),
     ),
 )
