@@ -128,9 +128,9 @@ def _needs_unit(axis: Axis, letter: str) -> bool:
         or axis.get_units() is not None
     ):
         names = [t.get_text() for t in axis.get_ticklabels() if t.get_text()]
-        return any(
-            any(c.isdigit() for c in name) and not re.search(r"[^\W\d_]{2}", name) for name in names
-        )
+        # a digit, and no letter in front or two side by side: "4x" and "10 %" are numbers, "c18-p99" and "layer 3" names
+        name = re.compile(r"[^\W\d_]|.*[^\W\d_]{2}")
+        return any(re.search(r"\d", text) and not name.match(text) for text in names)
     return len(axis.get_majorticklocs()) > 0
 
 

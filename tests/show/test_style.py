@@ -147,6 +147,8 @@ def test_axes_without_numbers_need_no_label():
     ax = plt.figure().add_subplot()
     ax.bar(["naive", "numba"], [1, 2])
     show.finish(ax, y="y (1)")
+    ax.set_xticks([0, 1], ["c18-p99", "L1"])  # names with a digit in them
+    show.finish(ax)
     ax.set_xticks([0, 1], ["10", "20k"])
     with pytest.raises(ValueError, match="the x axis"):
         show.finish(ax)
