@@ -39,7 +39,7 @@ lab: env  ## open JupyterLab on the start page
 	@"$(ENV)/bin/jupyter" lab --LabApp.default_url=/lab/tree/chapters/README.md \
 	  $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
 
-test: env  ## all tests, notebooks included (executed, outputs compared): about 5 minutes
+test: env  ## all tests, notebooks included (executed, outputs compared): about 14 minutes
 	@echo "tests and notebooks, $(JOBS) at a time; TESTS='-k name' runs a part"
 	@$(PY) -m pytest --nbval -n $(JOBS) --dist loadfile $(TESTS)
 

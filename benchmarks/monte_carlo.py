@@ -13,6 +13,7 @@ import numpy as np
 from _harness import TABLE_NOTE, Case, by_threads, keep_freed_memory, main, opening, table
 
 from bigmodel_lab.econ import UNCERTAIN, Company, FundingRound, simulate
+from bigmodel_lab.econ.montecarlo import EVENTS
 from bigmodel_lab.econ.streams import M1, M2, S11, S27, S30, S31, STEP
 from bigmodel_lab.rng import generator
 
@@ -39,7 +40,8 @@ class Counters:
 
     def __init__(self, seed, n):
         key = generator(seed, "econ", "company").integers(2**64, dtype=np.uint64)
-        self.state = bits(key ^ bits(np.arange(n, dtype=np.uint64) * STEP + STEP))
+        path = bits(np.arange(n, dtype=np.uint64) * STEP + STEP)
+        self.state, self.events = bits(key ^ path), bits(key ^ EVENTS ^ path)
 
     def uniform(self):
         self.state = self.state + STEP
@@ -48,6 +50,13 @@ class Counters:
     def normal_pair(self):
         r, angle = np.sqrt(-2 * np.log(self.uniform())), 2 * np.pi * self.uniform()
         return r * np.cos(angle), r * np.sin(angle)
+
+    def event(self, number):
+        """Draw `number` of the stream that demand does not touch."""
+        steps = (
+            np.full(1, number + 1, np.uint64) * STEP
+        )  # an array: a scalar that wraps round would warn
+        return ((bits(self.events + steps) >> S11) + 0.5) * 2.0**-53
 
 
 class Own:
@@ -61,6 +70,9 @@ class Own:
 
     def normal_pair(self):
         return self.rng.standard_normal((2, self.n))
+
+    def event(self, number):
+        return self.rng.random(self.n)
 
 
 def by_numpy(company, n, months, seed, source=Counters):
@@ -87,13 +99,16 @@ def by_numpy(company, n, months, seed, source=Counters):
             z = spare
         log_shock = x["persistence"] * log_shock + x["shock"] * z
         won = new * np.maximum(0, 1 - customers / x["market"]) * np.exp(log_shock)
-        after = customers * (1 - churn) + np.minimum(won, x["market"])
+        won = np.minimum(won, x["market"])
+        after = customers * (1 - churn) + won
         revenue = after * own["price"]
         flow = revenue - after * serving - own["cac"] * won - fixed
         if x["incident_probability"]:
-            flow = flow - x["incident_cost"] * (draw.uniform() < x["incident_probability"])
+            flow = flow - x["incident_cost"] * (draw.event(2 * t) < x["incident_probability"])
         if t in rounds:
-            closes = (draw.uniform() < rounds[t].probability) & (revenue * 12 >= rounds[t].needs)
+            closes = (draw.event(2 * t + 1) < rounds[t].probability) & (
+                revenue * 12 >= rounds[t].needs
+            )
             flow = flow + rounds[t].amount * closes
         customers, cash = np.where(alive, after, customers), np.where(alive, cash + flow, cash)
         ended = alive & (cash < 0)
