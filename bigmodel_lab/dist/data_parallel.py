@@ -13,13 +13,13 @@ normalising by the whole batch). Derived in lab L02. torch's own: `torch.nn.para
 every rank the weight 1 / W, however many samples it has.
 """
 
-import zlib
 from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
+from bigmodel_lab.dist.agreement import checksum
 from bigmodel_lab.dist.collectives import all_reduce, broadcast, chunk_sizes
 from bigmodel_lab.dist.wire import Wire
 from bigmodel_lab.errors import require_choice, require_in_range
@@ -143,14 +143,10 @@ def difference_from_root(model: torch.nn.Module, group=None) -> float:
     return float(largest)
 
 
-@torch.no_grad()
 def fingerprint(model: torch.nn.Module) -> str:
     """Return 8 hexadecimal digits that differ (nearly always) when one bit of one parameter does.
 
     For comparing replicas with no communication: the ranks print theirs, or return them. The digits themselves
     depend on the machine's rounding; only whether two are equal means anything.
     """
-    crc = 0
-    for p in model.parameters():
-        crc = zlib.crc32(p.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy(), crc)
-    return f"{crc:08x}"
+    return f"{checksum(model.parameters()):08x}"

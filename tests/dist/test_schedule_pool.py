@@ -21,7 +21,7 @@ def workers(monkeypatch):
         started.append(real(*args, **kwargs))
         return started[-1]
 
-    monkeypatch.setattr("bigmodel_lab.dist.schedule_pool.subprocess.Popen", popen)
+    monkeypatch.setattr("bigmodel_lab.dist.schedule.pool.subprocess.Popen", popen)
     yield started
     assert all(worker.returncode is not None for worker in started)
 

@@ -348,8 +348,8 @@ EXERCISES = (
         ),
         check=_check_policy,
         uses=(
-            "bigmodel_lab.dist.schedule_policies.shortest_completion",
-            "bigmodel_lab.dist.schedule_policies.common_line",
+            "bigmodel_lab.dist.schedule.policies.shortest_completion",
+            "bigmodel_lab.dist.schedule.policies.common_line",
         ),
     ),
     Exercise(
@@ -414,6 +414,6 @@ EXERCISES = (
             "At that moment some devices may be left over. The job may go if it is done by then, or needs no more than those.",
         ),
         check=_check_pass,
-        uses=("bigmodel_lab.dist.schedule_picks.easy_backfill",),
+        uses=("bigmodel_lab.dist.schedule.picks.easy_backfill",),
     ),
 )  # fmt: skip

@@ -17,13 +17,13 @@ that the reader writes himself. One of a few lines is
 Everything in a simulation follows from the trace, the policy and one seed. Times are in seconds throughout.
 """
 
-from bigmodel_lab.dist.schedule_events import Schedule, Summary, simulate
-from bigmodel_lab.dist.schedule_fair import PLACES, Packing, Piece, drf, jain, pack
-from bigmodel_lab.dist.schedule_gang import Gang, simulate_gang
-from bigmodel_lab.dist.schedule_picks import PICKS, Line
-from bigmodel_lab.dist.schedule_policies import POLICIES, View
-from bigmodel_lab.dist.schedule_pool import run_pool
-from bigmodel_lab.dist.schedule_trace import GangJobs, Trace, gang_trace, make_trace
+from bigmodel_lab.dist.schedule.events import Schedule, Summary, simulate
+from bigmodel_lab.dist.schedule.fair import PLACES, Packing, Piece, drf, jain, pack
+from bigmodel_lab.dist.schedule.gang import Gang, simulate_gang
+from bigmodel_lab.dist.schedule.picks import PICKS, Line
+from bigmodel_lab.dist.schedule.policies import POLICIES, View
+from bigmodel_lab.dist.schedule.pool import run_pool
+from bigmodel_lab.dist.schedule.trace import GangJobs, Trace, gang_trace, make_trace
 
 __all__ = [
     "PICKS",

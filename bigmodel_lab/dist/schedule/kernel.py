@@ -1,4 +1,4 @@
-"""The event loop of `bigmodel_lab.dist.schedule_events`, and how a policy of the reader's gets into a compiled loop.
+"""The event loop of `bigmodel_lab.dist.schedule.events`, and how a policy of the reader's gets into a compiled loop.
 
 What waits at a node is a heap of jobs (a skew heap: Sleator and Tarjan 1986, two links a job), so that one structure serves
 every order: first come, shortest first, shortest remaining first. The loop takes the policy as a pointer to a compiled function:
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numba import errors, extending, njit, types
 
-from bigmodel_lab.dist.schedule_policies import CHOICE, View
+from bigmodel_lab.dist.schedule.policies import CHOICE, View
 from bigmodel_lab.errors import require_choice
 
 __all__ = ["CHANGED", "DEEPEST", "NOBODY_WORKS", "OUT_OF_RANGE", "as_policy", "compiled", "run"]

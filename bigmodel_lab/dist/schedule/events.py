@@ -1,7 +1,7 @@
 """A cluster as a sequence of events: jobs arrive, a policy sends each to a node, nodes work through their lines.
 
 Between two events every busy node does speed * elapsed work; the next event is the next arrival or the earliest end. At n jobs
-and m nodes a run takes about n (m + log n) steps (the loop is in `bigmodel_lab.dist.schedule_kernel`).
+and m nodes a run takes about n (m + log n) steps (the loop is in `bigmodel_lab.dist.schedule.kernel`).
 
 Held by tests to M/M/1, M/M/c (`bigmodel_lab.plan.wait`), Pollaczek-Khinchine, and SRPT in M/M/1 (Schrage and Miller
 1966), and to the tail of the supermarket model (Mitzenmacher 2001). Told in chapter 18 and lab L07.
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numba import extending
 
-from bigmodel_lab.dist.schedule_fair import jain
-from bigmodel_lab.dist.schedule_kernel import (
+from bigmodel_lab.dist.schedule.fair import jain
+from bigmodel_lab.dist.schedule.kernel import (
     CHANGED,
     DEEPEST,
     NOBODY_WORKS,
@@ -23,8 +23,8 @@ from bigmodel_lab.dist.schedule_kernel import (
     compiled,
     run,
 )
-from bigmodel_lab.dist.schedule_policies import CHOICE, POLICIES
-from bigmodel_lab.dist.schedule_trace import Trace
+from bigmodel_lab.dist.schedule.policies import CHOICE, POLICIES
+from bigmodel_lab.dist.schedule.trace import Trace
 from bigmodel_lab.errors import require_choice, require_in_range, require_shape
 from bigmodel_lab.rng import generator
 

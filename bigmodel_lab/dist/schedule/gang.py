@@ -1,8 +1,8 @@
 """Gang scheduling in simulation: a pool of devices (or of several resources), and jobs that hold their share to the end.
 
-The events are arrivals and ends. After each, the policy (`bigmodel_lab.dist.schedule_picks`) is asked for a job to start
+The events are arrivals and ends. After each, the policy (`bigmodel_lab.dist.schedule.picks`) is asked for a job to start
 until it names none. Devices are counted, not placed: a job may have any that are free (for where pieces fit, see
-`bigmodel_lab.dist.schedule_fair.pack`). Policies see the users' estimates, never the true running times. Lab L07.
+`bigmodel_lab.dist.schedule.fair.pack`). Policies see the users' estimates, never the true running times. Lab L07.
 """
 
 import functools
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numba import extending, njit, types
 
-from bigmodel_lab.dist.schedule_fair import jain
-from bigmodel_lab.dist.schedule_kernel import as_policy
-from bigmodel_lab.dist.schedule_picks import PICK, PICKS, Line
-from bigmodel_lab.dist.schedule_trace import GangJobs
+from bigmodel_lab.dist.schedule.fair import jain
+from bigmodel_lab.dist.schedule.kernel import as_policy
+from bigmodel_lab.dist.schedule.picks import PICK, PICKS, Line
+from bigmodel_lab.dist.schedule.trace import GangJobs
 from bigmodel_lab.errors import require_shape
 
 __all__ = ["Gang", "simulate_gang"]
@@ -152,7 +152,7 @@ def _run(pick, arrival, run, need, estimate, user, total, users, start):
 
 @functools.cache
 def _compiled():
-    """`_run` for any compiled policy, see `bigmodel_lab.dist.schedule_kernel`."""
+    """`_run` for any compiled policy, see `bigmodel_lab.dist.schedule.kernel`."""
     f, i, t = (
         types.Array(types.float64, 1, "C"),
         types.Array(types.int64, 1, "C"),

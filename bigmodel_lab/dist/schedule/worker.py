@@ -1,4 +1,4 @@
-"""What a worker process of `bigmodel_lab.dist.schedule_pool` does. Run as a program: it imports nothing that takes time."""
+"""What a worker process of `bigmodel_lab.dist.schedule.pool` does. Run as a program: it imports nothing that takes time."""
 
 import sys
 import time

@@ -17,11 +17,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bigmodel_lab.dist import schedule_worker
-from bigmodel_lab.dist.schedule_events import Schedule, as_speeds, draws_for
-from bigmodel_lab.dist.schedule_kernel import as_policy
-from bigmodel_lab.dist.schedule_policies import CHOICE, POLICIES, View
-from bigmodel_lab.dist.schedule_trace import Trace
+from bigmodel_lab.dist.schedule import worker as program
+from bigmodel_lab.dist.schedule.events import Schedule, as_speeds, draws_for
+from bigmodel_lab.dist.schedule.kernel import as_policy
+from bigmodel_lab.dist.schedule.policies import CHOICE, POLICIES, View
+from bigmodel_lab.dist.schedule.trace import Trace
 from bigmodel_lab.errors import require_in_range
 
 __all__ = ["run_pool"]
@@ -50,7 +50,7 @@ def run_pool(
             f"the trace lasts at least {least:.3g} s, which is over limit_s={limit_s:g}: give fewer or smaller jobs."
         )
     first = int(require_in_range("warm", warm, 0, 0.99) * len(trace))
-    command = [sys.executable, "-I", schedule_worker.__file__, "compute" if compute else "sleep"]
+    command = [sys.executable, "-I", program.__file__, "compute" if compute else "sleep"]
     workers = []
     try:
         for _ in speeds:
