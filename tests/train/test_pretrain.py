@@ -3,14 +3,13 @@
 import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from ctrl_c import stopped
 
 from bigmodel_lab import models
 from bigmodel_lab.text import NGram
@@ -48,23 +47,8 @@ def run(tmp_path_factory):
     """A run of the command, in a process, that was stopped by Ctrl-C, went on, and ended."""
     folder = tmp_path_factory.mktemp("pretrain")
     line = [sys.executable, "-m", "bigmodel_lab.train.pretrain", str(folder), *SMALLEST]
-    p = subprocess.Popen(
-        [*line, "--steps", "100000", "--eval-every", "1000"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={k: v for k, v in os.environ.items() if k != "TQDM_DISABLE"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    try:
-        err = b""
-        while b"steps |" not in err and (more := os.read(p.stderr.fileno(), 1000)):
-            err += more
-        p.send_signal(signal.SIGINT)
-        out, more = p.communicate(timeout=120)
-    finally:
-        p.kill()
-    assert p.returncode == 0, err + more
-    return folder, out.decode()
+    out = stopped([*line, "--steps", "100000", "--eval-every", "1000"], b"steps |")
+    return folder, out
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")

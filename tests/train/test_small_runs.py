@@ -5,13 +5,13 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ctrl_c import stopped
 
 from bigmodel_lab.models import GPT, pretrained
 from bigmodel_lab.plan import Architecture, small_runs, training_flops
@@ -112,25 +112,10 @@ def test_layers_pass_on_what_they_get():
 def test_ctrl_c_saves_and_the_same_line_goes_on(tmp_path):
     options = ["--sizes", "1x8", "--context", "32", "--part", "1024"]
     line = [sys.executable, "-m", "bigmodel_lab.train.small_runs", str(tmp_path), *options]
-    p = subprocess.Popen(
-        [*line, "--steps", "2 100000"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={k: v for k, v in os.environ.items() if k != "TQDM_DISABLE"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    try:
-        err = b""
-        while b"/100000 steps |" not in err and (more := os.read(p.stderr.fileno(), 1000)):
-            err += more
-        p.send_signal(signal.SIGINT)
-        out, more = p.communicate(timeout=120)
-    finally:
-        p.kill()
-    assert p.returncode == 0, err + more
-    assert b"1 of 2: 1x8-2, 17,240 parameters, 256 tokens, loss" in out
-    assert b"1 runs are in" in out
-    assert b"1 to go: the same line again goes on" in out
+    out = stopped([*line, "--steps", "2 100000"], b"/100000 steps |")
+    assert "1 of 2: 1x8-2, 17,240 parameters, 256 tokens, loss" in out
+    assert "1 runs are in" in out
+    assert "1 to go: the same line again goes on" in out
     assert (tmp_path / "1x8-100000" / "checkpoints" / "latest").exists()
     assert [r.name for r in small_runs(tmp_path / "small_runs.csv")] == ["1x8-2"]
 
