@@ -51,21 +51,9 @@ def describe(config, name: str = "own GPT") -> Architecture:
 
     Raises ValueError if it does not count as many parameters as the config says: then the two rooms disagree.
     """
-    arch = Architecture(
-        name=name,
-        vocab=config.vocab_size,
-        n_layers=config.n_layers,
-        width=config.width,
-        n_heads=config.n_heads,
-        hidden=config.hidden,
-        context=config.context,
-        n_kv_heads=None if config.n_kv_heads == config.n_heads else config.n_kv_heads,
-        gated=config.mlp == "swiglu",
-        biases="all" if config.bias else "none",
-        norm=config.norm,
-        positions=config.positions,
-        head="tied" if config.tied else "untied",
-    )
+    arch = Architecture.of(config, name)
+    if arch.kv_heads == arch.n_heads:  # said in one way only, so that equal models compare equal
+        arch = arch.but(n_kv_heads=None)
     if (counted := count_parameters(arch).total) != config.n_parameters:
         raise ValueError(
             f"config has {config.n_parameters:,} parameters and its description {counted:,}: describe it by hand."
