@@ -332,8 +332,6 @@ def _check_reserve(fn):
     return "one job that frees enough, several that do together, and ends that coincide"
 
 
-_SCHEDULE = "bigmodel_lab.dist.schedule"
-
 EXERCISES = (
     Exercise(
         id="c18-a",
@@ -358,7 +356,10 @@ EXERCISES = (
             "np.flatnonzero(jobs == jobs.min()) are the candidates. Mind that argmax over them is a position in that list.",
         ),
         check=_check_least,
-        uses=(_SCHEDULE + "_policies.least_loaded", _SCHEDULE + "_policies.speed_aware"),
+        uses=(
+            "bigmodel_lab.dist.schedule.policies.least_loaded",
+            "bigmodel_lab.dist.schedule.policies.speed_aware",
+        ),
     ),
     Exercise(
         id="c18-b",
@@ -403,7 +404,7 @@ EXERCISES = (
             "Each round: who still fits, and who of those has the smallest tasks * dominant? Give him one task and subtract it.",
         ),
         check=_check_drf,
-        uses=(_SCHEDULE + "_fair.drf",),
+        uses=("bigmodel_lab.dist.schedule.fair.drf",),
     ),
     Exercise(
         id="c18-d",
@@ -425,6 +426,6 @@ EXERCISES = (
             "Then look on: a job with the same end frees its devices at the same moment.",
         ),
         check=_check_reserve,
-        uses=(_SCHEDULE + "_picks.easy_backfill",),
+        uses=("bigmodel_lab.dist.schedule.picks.easy_backfill",),
     ),
 )
