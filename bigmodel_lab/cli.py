@@ -12,8 +12,6 @@ import importlib
 import importlib.util
 import sys
 
-from bigmodel_lab.shell import add_command, run
-
 __all__ = ["GROUPS", "main"]
 
 GROUPS = {
@@ -28,18 +26,32 @@ def _there(module: str) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run `bml` with `arguments` (default: the process's) and return the exit status."""
+    """Run `bml` with `arguments` (default: the process's) and return the exit status; 130 after Ctrl-C."""
+    try:
+        return _main(arguments)
+    except KeyboardInterrupt:
+        print("bml: stopped.", file=sys.stderr)
+        return 130
+
+
+def _main(arguments: list[str] | None) -> int:
+    from bigmodel_lab.shell import (
+        add_command,
+        run,
+    )  # takes a while to import: Ctrl-C may come during it
+
     given = sys.argv[1:] if arguments is None else list(arguments)
+    asked = next((x for x in given if not x.startswith("-")), "")
     groups = {name: it for name, it in GROUPS.items() if _there(it[0])}
     parser = argparse.ArgumentParser(prog="bml", description="Calculators of bigmodel-lab.")
     chosen = parser.add_subparsers(required=True, metavar="GROUP")
     for name, (module, about) in groups.items():
         group = chosen.add_parser(name, help=about, description=about)
-        if given[:1] == [name]:
+        if asked == name:
             commands = group.add_subparsers(required=True, metavar="COMMAND")
             for command, how in importlib.import_module(module).COMMANDS.items():
                 add_command(commands, command, how)
-    return run(parser, given, given[0] if given else "")
+    return run(parser, given, asked)
 
 
 if __name__ == "__main__":

@@ -76,8 +76,9 @@ def require_choice(name: str, value, choices: Collection):
     """Check that `value` is one of `choices` and return it; the message offers the nearest spelling."""
     if value in choices:
         return value
-    near = get_close_matches(str(value), map(str, choices), n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    spelled = {str(choice).lower(): str(choice) for choice in choices}
+    near = get_close_matches(str(value).lower(), spelled, n=1)
+    hint = f" Did you mean {spelled[near[0]]!r}?" if near else ""
     raise ValueError(
         f"{name} must be one of {', '.join(map(repr, sorted(choices, key=str)))}, got {value!r}.{hint}"
     )

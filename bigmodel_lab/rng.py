@@ -12,7 +12,10 @@ import numpy as np
 def generator(seed: int, *names: str) -> np.random.Generator:
     """Return the generator of stream `names` under `seed`, such as generator(0, "init", "layer1").
 
-    The stream depends on the seed and the names only, not on the process, the thread count or what ran before.
+    The stream depends on the seed and the names only, not on the process, the thread count or what ran before. Raises
+    ValueError for a seed that is no whole number of 0 or more.
     """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed must be a whole number, 0 or more, got {seed!r}.")
     words = [zlib.crc32(name.encode()) for name in names]  # hash() differs from process to process
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=tuple(words)))

@@ -106,9 +106,14 @@ def number(
             raise TypeError(
                 f"{name} must be {f'a quantity{said}' if unit else 'a pure number'}, got {given}: its unit is another kind."
             ) from None
-    if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
+    try:
+        x = None if isinstance(value, bool | str | bytes) else float(value)
+    except OverflowError:  # an int of more than 308 digits
+        x = math.inf if value > 0 else -math.inf
+    except (TypeError, ValueError):  # no number, or an array of several
+        x = None
+    if x is None:
         raise TypeError(f"{name} must be a number{said}, or a quantity, got {value!r}.")
-    x = float(value)
     if above is not None:
         rule, right = f"a finite number above {above:g}", above < x <= high
         rule += f" and at most {high:g}" if high < math.inf else ""
@@ -116,7 +121,7 @@ def number(
         rule, right = f"finite and at least {low:g}", low <= x <= high
         rule = f"between {low:g} and {high:g}" if high < math.inf else rule
     if not right or math.isinf(x):
-        hint = f": write {x:g} % as {x / 100:g}" if not unit and high == 1 and 1 < x <= 100 else ""
+        hint = f": write {x:g} % as {x / 100:g}" if not unit and high == 1 and 2 <= x <= 100 else ""
         raise ValueError(f"{name} must be {rule}{said}, got {x:g}{hint}.")
     return x
 

@@ -38,6 +38,22 @@ def test_a_group_that_is_not_there_is_not_offered(monkeypatch, capsys):
     assert "invalid choice: 'moon'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("order", ["--json plan params", "plan --json params"])
+def test_options_stand_behind_the_command(order, capsys):
+    assert cli.main(order.split()) == 2
+    said = "bml plan params: --json must stand behind the command: bml plan params --json\n"
+    assert capsys.readouterr().err == said
+
+
+def test_ctrl_c_is_one_line(monkeypatch, capsys):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bigmodel_lab.shell.run", stopped)
+    assert cli.main(["plan", "kv"]) == 130
+    assert capsys.readouterr().err == "bml: stopped.\n"
+
+
 def test_asking_plan_imports_no_econ():
     code = (
         "import sys; from bigmodel_lab.cli import main; main(['plan', 'kv']); "

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import os
 import subprocess
 import sys
 import warnings
@@ -23,7 +24,7 @@ class Double(Command):
     twice  8 GB
     """
 
-    bytes: float = option(1.0, "bytes to double")
+    bytes: float = option(1e12, "bytes to double", above=0)
     times: int | None = option(None, "instead of 2")
     loud: bool = option(False, "warn")
     strict: bool | None = option(None, "refuse more than one")
@@ -79,7 +80,10 @@ def test_a_refusal_is_one_sentence(capsys):
         (["--bytes", "many"], "'many' is no number: write 7e9, 7B"),
         (["--times", "1.5"], "'1.5' must be a whole number"),
         (["--how", "root"], "invalid choice: 'root'"),
-        (["--byte", "7"], "unrecognized arguments"),
+        (["--times", "nan"], "'nan' must be a whole number"),
+        (["--times", "inf"], "'inf' must be a whole number, at most 10^18"),
+        (["--times", "1e300"], "'1e300' must be a whole number, at most 10^18"),
+        (["--bytes", "1,5"], "'1,5' is no number"),
     ],
 )
 def test_bad_options(capsys, arguments, message):
@@ -89,18 +93,43 @@ def test_bad_options(capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--byte", "7"], "'--byte' is no option: did you mean --bytes?"),
+        (["--byte=7"], "did you mean --bytes?"),
+        (["--jsno"], "did you mean --json?"),
+        (["more"], "'more' is no option: see bml demo double --help."),
+        (["--bytes", "-1B"], "--bytes must be a finite number above 0, got -1e+09."),
+        (["--bytes", "nan"], "--bytes must be a finite number above 0, got nan."),
+    ],
+)
+def test_options_are_refused_by_name(capsys, arguments, message):
+    assert bml(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    assert captured.err.startswith("bml demo double: ")
+    assert captured.err.count("\n") == 1
+
+
+def test_changed_options():
+    assert Double().changed("bytes", "how") == []
+    assert Double(bytes=2.0, times=3).changed("bytes", "times", "how") == ["--bytes", "--times"]
+
+
 def test_help_shows_the_example_and_the_groups(capsys):
     with pytest.raises(SystemExit):
         bml("--help")
     shown = capsys.readouterr().out
     assert "  $ bml demo double --bytes 4G\n  twice  8 GB\n" in shown
-    assert "bytes to double (default: 1.0)" in shown
+    assert "bytes to double (default: 1e+12)" in shown
     assert "ways:\n  --how {sum,product}" in shown
 
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("7e9", 7e9), ("7B", 7e9), ("1.5T", 1.5e12), ("300k", 3e5), ("1,000", 1000), ("-2M", -2e6), ("0.4", 0.4)],
+    [("7e9", 7e9), ("7B", 7e9), ("1.5T", 1.5e12), ("300k", 3e5), ("1,000", 1000), ("-2M", -2e6), ("0.4", 0.4), ("40%", 0.4), ("-1,234,567.5", -1234567.5)],
 )  # fmt: skip
 def test_amount(text, value):
     assert amount(text) == pytest.approx(value, rel=1e-15)
@@ -112,3 +141,13 @@ def test_a_reader_that_leaves_is_no_error():
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.stdout.strip() == "0"
     assert done.stderr == ""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_full_disk_is_one_sentence():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "bigmodel_lab.cli", "plan", "params"], stdout=full, stderr=subprocess.PIPE, text=True
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "bml plan params: cannot print: No space left on device.\n"

@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 
+import numpy as np
 import pint
 import pytest
 from hypothesis import given, settings
@@ -68,6 +69,10 @@ def test_number_takes_plain_numbers_and_quantities(x):
         (("cost", "7", "USD"), {}, TypeError, r"cost must be a number in USD, or a quantity, got '7'\."),
         (("cost", True, "USD"), {}, TypeError, r"got True"),
         (("cost", None, "USD"), {}, TypeError, r"got None"),
+        (("cost", [1, 2], "USD"), {}, TypeError, r"cost must be a number in USD, or a quantity, got \[1, 2\]\."),
+        (("cost", np.ones(2), "USD"), {}, TypeError, r"cost must be a number in USD"),
+        (("tokens", 10**400, "token"), {}, ValueError, r"tokens must be finite and at least 0 in token, got inf\."),
+        (("mfu", 1.2), dict(high=1), ValueError, r"mfu must be between 0 and 1, got 1.2\."),
     ],
 )  # fmt: skip
 def test_number_refuses(arguments, options, error, message):
