@@ -1,7 +1,7 @@
 """The chain from a training run to a runway: every link takes the object of the one before, and its unit is checked.
 
-A tiny GPT is trained here; its record joins those of labs/records/small_gpts, a ladder of real runs. No number is typed over
-between the links: what is assumed stands in `Assumptions` and in the company's own assumptions, RUNNING.
+A tiny GPT is trained here by the program that made the shipped runs, and joins them. No number is typed over between the
+links: what is assumed stands in `Assumptions` and in the company's own assumptions, RUNNING.
 """
 
 import dataclasses
@@ -11,48 +11,45 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bigmodel_lab import data, econ, plan, rng
-from bigmodel_lab.models import GPT, GPTConfig
-from bigmodel_lab.text import BPE
-from bigmodel_lab.train import Batches, RunRecord, TrainConfig, fit
+from bigmodel_lab import econ, plan
+from bigmodel_lab.train import RunRecord
+from bigmodel_lab.train.pretrain_text import corpus
+from bigmodel_lab.train.small_runs import VOCAB, Shape, Sweep, make_runs
 from bigmodel_lab.units import Q, Quantity, registry
 
 ON = "2026-11-22"
-ROOT = Path(__file__).parents[1]
-LADDER = sorted((ROOT / "labs/records/small_gpts").glob("*.json"))
+RECORDS = Path(__file__).parents[1] / "labs/records"
 RUNNING = dict(
     cash=Q(2.2, "MUSD"), new_customers=15, churn=0.03, growth=0.03, cac=4000, shock=0.3, persistence=0.6,
     unsure=dict(new_customers=0.4, churn=0.3, price=0.1, serving_cost=0.3),
 )  # fmt: skip
 TEAM = Q(1.8, "MUSD / year")
-FORM = GPTConfig.gpt2(300, 64, 2, 16, 2)
+SWEEP = Sweep(sizes="2x16", steps="20")
+FORM = SWEEP.model(*SWEEP.shapes)
+
+
+def shipped():
+    """Chapter 16's runs and lab 10's smaller ones."""
+    return (*plan.small_runs(), *plan.small_runs(RECORDS / "small_runs.csv"))
 
 
 @pytest.fixture(scope="module")
-def record(tmp_path_factory):
-    """Train a tiny GPT for a few steps, write its record, and read it."""
-    text = data.load("moby-dick").text[:60_000]
-    tokenizer = BPE.train(text, FORM.vocab_size)
-    batches = Batches(
-        np.asarray(tokenizer.encode(text)), 16, FORM.context, rng.generator(0, "chain")
-    )
-    model = GPT(FORM, seed=0)
-    made = fit(
-        model,
-        batches,
-        TrainConfig(20, 16, lr=4e-3),
-        data="moby-dick",
-        name="tiny",
-        progress=lambda _: None,
-    )
-    made = plan.note_peak(made, plan.matmul_peak(512, 3))
-    return RunRecord.load(made.save(tmp_path_factory.mktemp("run") / "record.json"))
+def made(tmp_path_factory):
+    """Train a tiny GPT for 20 steps; return its row of the table and its record, read from its file."""
+    folder = tmp_path_factory.mktemp("runs")
+    (row,) = make_runs(SWEEP, corpus(VOCAB), folder, say=lambda _: None)
+    return row, RunRecord.load(folder / row.name / "run.json")
 
 
 @pytest.fixture(scope="module")
-def law(record):
-    """Our best size at a compute that the ladder covers, and a published exponent from there."""
-    best = plan.iso_flop(*plan.points([*map(RunRecord.load, LADDER), record]))
+def record(made):
+    return made[1]
+
+
+@pytest.fixture(scope="module")
+def law(made):
+    """Our best size at a compute that the runs cover, and a published exponent from there."""
+    best = plan.iso_flop(*plan.points([*shipped(), made[0]]))
     assert len(best.sizes) >= 3
     return plan.anchor(best)
 
@@ -130,13 +127,23 @@ def test_nothing_of_the_chain_is_typed_over(chain):
     """Every row says where it comes from, and those that the record gives are the record's."""
     rows = {what: (value, kind) for what, value, kind, _ in chain.rows()}
     assert {kind for _, kind in rows.values()} == {"measured", "published", "computed", "assumed"}
-    assert rows["the run's tokens"] == (Q(20 * 16 * FORM.context, "token"), "measured")
+    assert rows["the run's tokens"] == (Q(20 * SWEEP.batch * FORM.context, "token"), "measured")
     assert rows["compute"] == (Q(chain.assumptions.compute, "FLOP"), "assumed")
     for f in dataclasses.fields(chain.assumptions):
         assert f.name in ("device", "token_price") or f.name.replace("_", " ") in rows
     assert rows["our runs' optimum"] == (Q(chain.law.parameters, "parameter"), "computed")
     assert rows["its exponent"] == (plan.EXPONENTS["approach 2"], "published")
     assert rows["price of tokens"][1] == "computed"
+    defaults = plan.Fleet(chain.replica.device, 8), plan.Replica(chain.arch, chain.replica.device)
+    for what, value in {
+        "overlap": defaults[0].overlap,
+        "latency of a message": Q(defaults[0].latency, "s"),
+        "memory planned with": defaults[0].memory_share,
+        "a weight, when served": Q(defaults[1].weight_bytes, "byte"),
+        "overhead, when served": Q(defaults[1].overhead, "s"),
+    }.items():
+        assert rows[what] == (value, "assumed")
+    assert chain.replica.memory_share == defaults[0].memory_share
 
 
 def test_a_slower_run_costs_more_and_shortens_the_runway(record, law, chain):
@@ -249,22 +256,89 @@ def test_refused(record, law):
         )
 
 
-@pytest.mark.parametrize("path", LADDER, ids=lambda p: p.stem)
-def test_the_ladder_is_real(path):
-    r = RunRecord.load(path)
-    assert r.steps == int(path.stem.split("steps")[1])
-    assert 0.003 < plan.kernel_share(r) < 1
-    assert plan.measure(r).loss < r.loss[0]
+def test_a_run_that_says_nothing_of_speed_or_size_is_refused(record, law):
+    arch, steps = plan.describe(FORM), list(zip(record.loss, record.compute_s, strict=True))
+
+    def cut(pairs):
+        loss, seconds = zip(*pairs, strict=True)
+        return dataclasses.replace(
+            record, loss=loss, compute_s=seconds, communication_s=[0.0] * len(loss)
+        )
+
+    with pytest.raises(ValueError, match="got the loss nan at step 7: it diverged"):
+        econ.follow(cut([*steps[:6], (math.nan, 0.1), *steps[7:]]), law, arch)
+    with pytest.raises(ValueError, match="record must have at least 10 steps, got 1: the first"):
+        econ.follow(cut(steps[:1]), law, arch)
+    slow = plan.note_peak(record, Q(1, "MFLOP / s"))
+    with pytest.raises(ValueError, match="utilisation must be at most 1"):
+        econ.follow(slow, law, arch)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(usage=Q(3, "USD")), "mean must be a quantity in token / customer / month"),
+        (dict(usage=-3), "mean must be a finite number above 0"),
+        (dict(spread=-1), "spread must be"),
+        (dict(gross_margin=1.5), "gross_margin must be"),
+    ],
+)
+def test_assumptions_are_refused_where_they_are_made(change, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        econ.Assumptions(**change)
+
+
+def test_what_is_no_link_is_told_what_would_be_one(record, law, chain, tmp_path):
+    arch = plan.describe(FORM)
+    for given, message in (
+        ((tmp_path, law, arch), r"record must be a RunRecord, such as RunRecord.load\(path\)"),
+        (
+            (record, "epoch", arch),
+            r"law must be a law of the best size, such as .* or find_law\(\"epoch\"\), got 'epoch'",
+        ),
+        ((record, law, FORM), r"arch must be an Architecture, such as describe\(model.config\)"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            econ.follow(*given, on=ON)
+    with pytest.raises(ValueError, match="price must not be given, since the chain computes it"):
+        chain.company(fixed=TEAM, price=7, **RUNNING)
+
+
+def test_the_shipped_smaller_runs_are_the_program_s_work():
+    runs = plan.small_runs(RECORDS / "small_runs.csv")
+    sweep = Sweep(sizes="1x8")
+    head = (RECORDS / "small_runs.csv").read_text("utf-8").splitlines()
+    assert head[1] == "# command: python -m bigmodel_lab.train.small_runs runs/small --sizes 1x8"
+    assert [r.name for r in runs] == [s.name for s in sweep.shapes]
+    for r, shape in zip(runs, sweep.shapes, strict=True):
+        assert (r.parameters, r.tokens) == (sweep.model(shape).n_parameters, sweep.tokens(shape))
+    assert [r.loss for r in runs] == sorted((r.loss for r in runs), reverse=True)
+    with pytest.raises(ValueError, match="run smaller models too"):  # that is what they are for
+        plan.iso_flop(*plan.points(plan.small_runs()))
+
+
+def stored():
+    """The shipped record, its shape, and its row of chapter 16's table."""
+    (path,) = RECORDS.glob("*.json")
+    (row,) = (r for r in plan.small_runs() if r.name == path.stem)
+    return RunRecord.load(path), Shape(row.n_layers, row.width, row.tokens // 512), row
+
+
+def test_the_shipped_record_is_of_a_run_of_the_table():
+    record, shape, row = stored()
+    assert (record.steps, record.tokens, record.parameters) == (shape.steps, row.tokens, row.parameters)  # fmt: skip
+    assert record.scores["validation loss"] == pytest.approx(row.loss, abs=0.02)  # another CPU
+    assert 0.02 < plan.kernel_share(record, plan.describe(Sweep().model(shape))) < 1
 
 
 def test_the_shipped_scenario_is_what_the_chain_of_the_stored_runs_gives():
     """labs/scenarios/base.json is no list of typed numbers: lab L10 wrote it from labs/records. To 1 %, since others may fit
     the parabola on another machine."""
-    records = {path.stem: RunRecord.load(path) for path in LADDER}
-    law = plan.anchor(plan.iso_flop(*plan.points(records.values())))
-    form = plan.describe(GPTConfig.gpt2(300, 64, 2, 64, 8))
-    chain = econ.follow(records["width64-steps3200"], law, form, on=ON)
-    scenario = econ.load_scenario(ROOT / "labs/scenarios/base.json")
+    record, shape, _ = stored()
+    law = plan.anchor(plan.iso_flop(*plan.points(shipped())))
+    chain = econ.follow(record, law, plan.describe(Sweep().model(shape)), on=ON)
+    scenarios = RECORDS.parent / "scenarios"
+    scenario = econ.load_scenario(scenarios / "base.json")
     company = scenario.company
     assert company.price == pytest.approx(chain.margin.revenue.magnitude, rel=0.01)
     assert company.serving_cost == pytest.approx(chain.margin.cost.magnitude, rel=0.01)
@@ -272,4 +346,4 @@ def test_the_shipped_scenario_is_what_the_chain_of_the_stored_runs_gives():
     assert team == pytest.approx(150e3, rel=0.01)
     assert scenario.sources["price"].startswith("chain")
     for other in ("up", "down"):
-        assert econ.load_scenario(ROOT / f"labs/scenarios/{other}.json").name == other
+        assert econ.load_scenario(scenarios / f"{other}.json").name == other

@@ -1,7 +1,7 @@
 """From a run to a company: what one training run measured, fitted, scaled, priced, and handed to `simulate`.
 
     record -> measure -> share of the machine's roof ------------+-----------------+
-    records -> iso_flop -> anchor -> optimum(compute) -> grow -> plan_training -> bill      USD a training run
+    runs -> iso_flop -> anchor -> optimum(compute) -> grow -> plan_training -> bill      USD a training run
                                                             |              serve -> cost       USD / Mtoken
     price_for(cost) -> Plan over Usage -> plan_margin       |                                  USD / customer / month
     Company(price, serving_cost, fixed = team + training) <-+
@@ -10,13 +10,15 @@
     paths = simulate(chain.company(cash=4e6, fixed=200e3, new_customers=40, churn=0.03))
 
 Every link takes the object of the one before and its unit is checked; `rows` says of each number whether it was measured,
-published, assumed or computed from those. What is assumed in between is in `Assumptions` and nowhere else. The boldest of it:
+published, assumed or computed from those. What is assumed in between is in `Assumptions`, or a default of `Fleet` and `Replica`,
+which `rows` shows too. The boldest of it:
 a share of a laptop's roof carries over to the device rented, and the best size grows from small runs by a published
 exponent. Told in lab L10.
 """
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
+from math import isfinite
 
 from bigmodel_lab.econ.company import Company
 from bigmodel_lab.econ.pricing import Plan, PlanMargin, plan_margin, price_for
@@ -26,7 +28,7 @@ from bigmodel_lab.plan.architecture import Architecture
 from bigmodel_lab.plan.flops import training_flops
 from bigmodel_lab.plan.layout import Fleet
 from bigmodel_lab.plan.measured import Measured, measure
-from bigmodel_lab.plan.own_run import AnchoredLaw, grow, peak_of
+from bigmodel_lab.plan.own_run import AnchoredLaw, grow, kernel_share, peak_of
 from bigmodel_lab.plan.planner import Choice, plan_training
 from bigmodel_lab.plan.run import Bill, bill
 from bigmodel_lab.plan.scaling import ChinchillaLaw, KaplanLaw, Optimum
@@ -35,6 +37,7 @@ from bigmodel_lab.units import Q, Quantity, number, spell, whole
 
 __all__ = ["Assumptions", "Chain", "follow"]
 
+STEPS = 10  # the fewest of a run whose speed says something
 TOKENS, PRICE = "token / customer / month", "USD / Mtoken"
 _UNITS = dict(
     compute="FLOP", training_devices="device", vocab="token", context="token", retrain_every="month",
@@ -72,6 +75,8 @@ class Assumptions:
         for name in ("goodput", "bandwidth_share", "busy"):
             number(name, getattr(self, name), high=1, above=0)
         number("retrain_every", self.retrain_every, "month", above=0)
+        number("gross_margin", self.gross_margin, high=1)
+        Usage(self.usage, self.spread)  # raises for what it cannot be
         if self.token_price is not None:
             number("token_price", self.token_price, PRICE, above=0)
 
@@ -117,6 +122,11 @@ class Chain:
         trains : share of the training bill that it pays itself
         rest : the other assumptions of `Company`, without price and serving_cost, which come from here
         """
+        if given := [name for name in ("price", "serving_cost") if name in rest]:
+            raise ValueError(
+                f"{' and '.join(given)} must not be given, since the chain computes it: change its Assumptions, of which "
+                "token_price sets the price."
+            )
         paid = number("fixed", fixed, "USD / month")
         paid += number("trains", trains) * self.training_per_month.magnitude
         return Company(
@@ -152,8 +162,15 @@ class Chain:
                 value, unit = getattr(a, f.name), _UNITS.get(f.name)
                 value = Q(number(f.name, value, unit), unit) if unit else value
                 out.append((f.name.replace("_", " "), value, "assumed", "Assumptions"))
-        out.append(("layout's overlap", self.choice.fleet.overlap, "assumed", "Fleet"))
-        return out
+        fleet, replica = self.choice.fleet, self.replica
+        return [
+            *out,
+            ("overlap", fleet.overlap, "assumed", "Fleet: of the backward pass, with traffic"),
+            ("latency of a message", Q(fleet.latency, "s"), "assumed", "Fleet"),
+            ("memory planned with", fleet.memory_share, "assumed", "Fleet; Replica has the same"),
+            ("a weight, when served", Q(replica.weight_bytes, "byte"), "assumed", "Replica"),
+            ("overhead, when served", Q(replica.overhead, "s"), "assumed", "Replica: of a step"),
+        ]
 
     def _law(self):
         if not isinstance(self.law, AnchoredLaw):
@@ -182,13 +199,13 @@ def follow(
     """Follow the chain from a run to a customer's margin.
 
     record : RunRecord with its machine's roof (`plan.note_peak`); arch : of the model that ran (`plan.describe`)
-    law : such as `anchor(iso_flop(*points(records)))`, or a published one; on : day, for rows that may be out of date
+    law : such as `anchor(iso_flop(*points(small_runs())))`, or a published one; on : day, for rows that may be out of date
 
-    Raises ValueError from the link that cannot be made: a model that does not fit the devices, an unknown device, ...
+    Raises ValueError from the link that cannot be made: a run that diverged, a model that does not fit the devices, ...
     """
     a = assumptions or Assumptions()
-    measured, peak = measure(record, arch), peak_of(record)
-    share = measured.mfu(peak / measured.ranks)  # all ranks share the machine
+    _require(record, law, arch)
+    measured, peak, share = measure(record, arch), peak_of(record), kernel_share(record, arch)
     device, price = tables.device(a.device, on=on), tables.price(a.device, on=on)
     optimum = law.optimum(a.compute)
     large = grow(arch, optimum.parameters, vocab=a.vocab, context=a.context)
@@ -211,6 +228,26 @@ def follow(
     return Chain(
         a, measured, peak, law, optimum, large, choice, price, training, replica, service, cost, token_price, margin,
     )  # fmt: skip
+
+
+def _require(record, law, arch) -> None:
+    for name, value, kind, way in (
+        ("record", record, "loss", "a RunRecord, such as RunRecord.load(path)"),
+        ("law", law, "optimum", 'a law of the best size, such as anchor(iso_flop(*points(small_runs()))) or find_law("epoch")'),
+        ("arch", arch, "padded_vocab", "an Architecture, such as describe(model.config)"),
+    ):  # fmt: skip
+        if not hasattr(value, kind):
+            raise TypeError(f"{name} must be {way}, got {value!r}.")
+    if bad := [i + 1 for i, loss in enumerate(record.loss) if not isfinite(loss)]:
+        raise ValueError(
+            f"record must be of a run that stayed finite, got the loss {record.loss[bad[0] - 1]} at step {bad[0]}: it "
+            "diverged. Repeat it with a lower learning rate."
+        )
+    if record.steps < STEPS:
+        raise ValueError(
+            f"record must have at least {STEPS} steps, got {record.steps}: the first ones start the kernels, and their speed "
+            "is not that of a run. Repeat it with more."
+        )
 
 
 @lru_cache(maxsize=64)

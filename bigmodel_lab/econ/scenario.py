@@ -122,7 +122,7 @@ def _parse(path: Path) -> dict:
         return found
 
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors write a mark at the start
         content = json.loads(text, parse_constant=refuse, object_pairs_hook=once)
     except json.JSONDecodeError as error:
         raise ValueError(

@@ -11,7 +11,7 @@ from bigmodel_lab.plan.flops import six_nd, training_flops, utilisation
 from bigmodel_lab.plan.parameters import count_parameters
 from bigmodel_lab.units import Q, Quantity, number, whole
 
-__all__ = ["Measured", "measure", "points"]
+__all__ = ["Measured", "measure"]
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,4 @@ def measure(record, arch: Architecture | None = None, sequence: int | None = Non
         flops=flops,
         communication_share=record.communication_share,
         loss=math.fsum(tail) / len(tail),
-    )
-
-
-def points(records) -> tuple[list[int], list[int], list[float]]:
-    """Return N, D and the final loss of each RunRecord: what `fit_chinchilla` takes, `fit_chinchilla(*points(records))`."""
-    runs = [measure(r) for r in records]
-    return (
-        [m.parameters.magnitude for m in runs],
-        [m.tokens.magnitude for m in runs],
-        [m.loss for m in runs],
     )

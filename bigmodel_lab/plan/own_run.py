@@ -3,7 +3,8 @@
     arch = describe(model.config)                          # the Architecture of a GPTConfig
     record = note_peak(record, matmul_peak())              # the machine's own roof beside what the run did on it
     share = kernel_share(record, arch)                     # of that roof: for Fleet(kernel_share=share)
-    law = anchor(iso_flop(*points(records)))               # our best size for what we could pay, a published exponent from there
+    runs = small_runs()                                    # that ship, or of a file that train.small_runs wrote
+    law = anchor(iso_flop(*points(runs)))                  # our best size for what we could pay, a published exponent from there
     large = grow(arch, law.optimum(1e22).parameters)       # the same form, larger
 
 A parametric fit to small runs (`fit_chinchilla`), carried a billion times further by its own exponents, says nothing: its
@@ -23,9 +24,11 @@ import math
 import time
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from bigmodel_lab.errors import require_choice
 from bigmodel_lab.plan.architecture import Architecture
+from bigmodel_lab.plan.flops import utilisation
 from bigmodel_lab.plan.measured import measure
 from bigmodel_lab.plan.parameters import count_parameters
 from bigmodel_lab.plan.scaling import EXPONENTS, Optimum, scaled_optimum
@@ -33,9 +36,11 @@ from bigmodel_lab.units import Q, Quantity, number, whole
 
 __all__ = [
     "AnchoredLaw",
+    "IsoFlop",
     "anchor",
     "describe",
     "grow",
+    "iso_flop",
     "kernel_share",
     "matmul_peak",
     "note_peak",
@@ -81,30 +86,41 @@ def iso_flop(parameters, tokens, loss, compute=None) -> IsoFlop:
     """Return the best size for `compute` FLOP, from runs of several sizes, each run for several numbers of tokens.
 
     parameters, tokens, loss : sequences (R,), as `points` gives them
-    compute : FLOP; None: the middle of those that most sizes cover
+    compute : FLOP; None: the middle of those that most sizes cover with the lowest loss between them
 
     Between the runs of one size the loss is taken to be linear in log D; nothing is extrapolated. Raises ValueError if fewer
     than three sizes cover the compute, or the best size is not between them.
     """
     N, D, L = (np.asarray(x, dtype=float) for x in (parameters, tokens, loss))
+    for name, x in (("parameters", N), ("tokens", D), ("loss", L)):
+        for value in x:
+            number(f"each of {name}", value, above=0)  # a run that diverged has no finite loss
     runs = {n: sorted(zip(D[n == N], L[n == N], strict=True)) for n in np.unique(N)}
     spans = {
         n: (6 * n * r[0][0] * (1 - 1e-9), 6 * n * r[-1][0] * (1 + 1e-9)) for n, r in runs.items()
     }
+
+    def losses(c):
+        """Of the sizes that cover c, smallest first."""
+        return {
+            n: float(np.interp(math.log(c / 6 / n), *np.array([(math.log(d), x) for d, x in runs[n]]).T))
+            for n, (low, high) in spans.items() if low <= c <= high
+        }  # fmt: skip
+
+    def worth(c):
+        at = list(losses(c).values())
+        return min(at[1:-1], default=math.inf) < min(at[:1] + at[-1:], default=0), len(at)
+
     if compute is None:
         edges = sorted({x for span in spans.values() for x in span})
-        middles = [math.sqrt(a * b) for a, b in itertools.pairwise(edges)]
-        compute = max(middles, key=lambda c: sum(a <= c <= b for a, b in spans.values()))
+        compute = max((math.sqrt(a * b) for a, b in itertools.pairwise(edges)), key=worth)
     C = number("compute", compute, "FLOP", above=0)
-    sizes = [n for n, (low, high) in spans.items() if low <= C <= high]
+    sizes, at = map(list, (losses(C), losses(C).values()))
     if len(sizes) < 3:
         raise ValueError(
             f"compute={C:.3g} FLOP must be covered by runs of at least 3 sizes, got {len(sizes)}: a size with N parameters "
             "covers 6 N times its fewest to 6 N times its most tokens. Run more sizes, or each over a wider range."
         )
-    at = [
-        float(np.interp(math.log(C / 6 / n), [math.log(d) for d, _ in runs[n]], [x for _, x in runs[n]])) for n in sizes
-    ]  # fmt: skip
     x = np.log(sizes)
     bend, slope, rest = (float(p) for p in np.polyfit(x - x.mean(), at, 2))
     best = -slope / (2 * bend) + x.mean() if bend > 0 else math.inf
@@ -146,19 +162,21 @@ def anchor(best: IsoFlop, exponent: str = "approach 2") -> AnchoredLaw:
     return AnchoredLaw(best.compute, best.parameters, a, f"{paper}, {exponent}")
 
 
-def matmul_peak(size: int = 1024, repeats: int = 5) -> Quantity:
+def matmul_peak(size: int = 1024, repeats: int = 5, threads: int | None = None) -> Quantity:
     """Return the FLOP/s of the fastest of `repeats` products of two float32 matrices of `size` rows, as NumPy runs them.
 
-    It is a roof that this machine has been seen to reach, on as many threads as NumPy's BLAS takes.
+    It is a roof that this machine has been seen to reach. threads : as many as the run to be held against it has on all its
+    ranks; None: as many as NumPy's BLAS takes, which is mostly all cores
     """
     n, times = whole("size", size, low=1), whole("repeats", repeats, low=1)
     a = np.ones((n, n), np.float32)
-    a @ a  # wakes the threads
     best = math.inf
-    for _ in range(times):
-        start = time.perf_counter()
-        a @ a
-        best = min(best, time.perf_counter() - start)
+    with threadpool_limits(threads if threads is None else whole("threads", threads, low=1)):
+        a @ a  # wakes the threads
+        for _ in range(times):
+            start = time.perf_counter()
+            a @ a
+            best = min(best, time.perf_counter() - start)
     return Q(2 * n**3 / best, "FLOP / s")
 
 
@@ -169,22 +187,26 @@ def note_peak(record, peak):
 
 
 def peak_of(record) -> Quantity:
-    """Return the FLOP/s that `note_peak` put into the record. Raises ValueError if there is none."""
+    """Return the FLOP/s that `note_peak` put into the record. Raises ValueError or TypeError if there is none."""
     if _KEY not in record.machine:
         raise ValueError(
             f"record.machine has no {_KEY!r}: measure it on the machine of the run and keep it, "
             "record = note_peak(record, matmul_peak())."
         )
-    return Q(float(record.machine[_KEY]), "FLOP / s")
+    return Q(
+        number(f"record.machine[{_KEY!r}]", record.machine[_KEY], "FLOP / s", above=0), "FLOP / s"
+    )
 
 
 def kernel_share(record, arch: Architecture | None = None, sequence: int | None = None) -> float:
-    """Return the share of its machine's roof that the run turned into model FLOP, 0 to 1 (as `measure`, `mfu`).
+    """Return the share of its machine's roof that the run turned into model FLOP while it computed, 0 to 1.
 
-    The roof is that of the whole machine, so a run on r ranks of one machine is counted r times against it.
+    The roof is that of the whole machine, so each of r ranks has an r-th of it. Communication is left out: who plans a fleet
+    with this share adds that of the fleet.
     """
     m = measure(record, arch, sequence)
-    return m.mfu(peak_of(record) / m.ranks)
+    computing = m.time * (1 - m.communication_share)
+    return utilisation(m.flops, m.ranks, computing, peak_of(record) / m.ranks)
 
 
 def grow(

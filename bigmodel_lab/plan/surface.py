@@ -11,7 +11,7 @@ check: fit the cheaper runs, predict the dearer ones, compare. Told in chapter 1
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
@@ -23,7 +23,7 @@ from bigmodel_lab.errors import require_choice
 from bigmodel_lab.plan.fit import Fit, fit_chinchilla
 from bigmodel_lab.units import number, whole
 
-__all__ = ["SmallRun", "Surface", "fit_surface", "small_runs"]
+__all__ = ["SmallRun", "Surface", "fit_surface", "points", "small_runs"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,12 @@ def _shipped() -> tuple[SmallRun, ...]:
 def small_runs(path: str | os.PathLike | None = None) -> tuple[SmallRun, ...]:
     """Return the runs that ship, or those of the file at `path`. Raises ValueError for a file of another kind."""
     return _shipped() if path is None else _parse(Path(path).read_text("utf-8"), Path(path).name)
+
+
+def points(runs: Iterable[SmallRun]) -> tuple[list[int], list[int], list[float]]:
+    """Return N, D and the held-out loss of each run, as `fit_chinchilla` and `iso_flop` take them: iso_flop(*points(runs))."""
+    runs = list(runs)
+    return [r.parameters for r in runs], [r.tokens for r in runs], [r.loss for r in runs]
 
 
 def _parse(text: str, name: str) -> tuple[SmallRun, ...]:

@@ -9,7 +9,11 @@ saves and stops; the same line again goes on from there, to the same bits. The t
 Each run starts from the same seed and has a learning rate of its own that rises, then falls along half a cosine to its last
 step: no run is a longer one stopped half way, whose rate would still be high and whose loss would mislead (Hoffmann et al.
 2022, arXiv:2203.15556, section 3.1). The highest rate falls with the width as a power. All runs read the same text with the
-shipped tokenizer, and all are scored on the same held-out tokens. Fitted by `plan.fit_surface`; told in chapter 16.
+shipped tokenizer, and all are scored on the same held-out tokens. Beside each stands the roof of its machine. Fitted by
+`plan.fit_surface` (chapter 16) and `plan.iso_flop` (lab 10, which adds five runs made with --sizes 1x8).
+
+Rounding differs from one machine or library to the next, and a run amplifies it: made again on another day, 2x16-256 came out
+as in the table, 3x48-512 and 3x64-512 0.003 and 0.007 nats away from it, and 5x128-512 0.1.
 """
 
 import argparse
@@ -18,7 +22,7 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from datetime import date
 from pathlib import Path
@@ -30,7 +34,7 @@ from bigmodel_lab import rng
 from bigmodel_lab.files import write_atomically
 from bigmodel_lab.models import GPT, GPTConfig
 from bigmodel_lab.models.gpt import INIT_STD
-from bigmodel_lab.plan import Architecture, six_nd, training_flops
+from bigmodel_lab.plan import Architecture, matmul_peak, note_peak, six_nd, training_flops
 from bigmodel_lab.plan.surface import SmallRun
 from bigmodel_lab.shell import add_options, option
 from bigmodel_lab.train.batches import Batches
@@ -124,11 +128,16 @@ class Sweep:
         )
 
 
-def make_runs(sweep: Sweep, text: Corpus, folder: str | os.PathLike) -> list[SmallRun]:
+def make_runs(
+    sweep: Sweep,
+    text: Corpus,
+    folder: str | os.PathLike,
+    say: Callable[[str], None] = print,
+) -> list[SmallRun]:
     """Make the runs that `folder` does not hold yet, and return all that are finished.
 
-    Each leaves folder/NAME/run.json; folder/small_runs.csv is the table so far. After Ctrl-C fewer are returned than
-    `sweep.shapes` has. Raises ValueError if the folder holds runs with other settings; sizes, steps and limit may differ.
+    Each leaves folder/NAME/run.json, a RunRecord with its machine's roof; folder/small_runs.csv is the table so far. `say` is
+    given a line a run. After Ctrl-C fewer are returned than `sweep.shapes` has. Raises ValueError if the folder holds runs with other settings; sizes, steps and limit may differ.
     """
     folder = Path(folder)
     _require_same_settings(sweep, folder)
@@ -144,10 +153,9 @@ def make_runs(sweep: Sweep, text: Corpus, folder: str | os.PathLike) -> list[Sma
         done.append(_row(sweep, shape, record))
         write_atomically(folder / TABLE, table(sweep, text, record, done).encode())
         r = done[-1]
-        print(
+        say(
             f"{len(done)} of {len(sweep.shapes)}: {r.name}, {r.parameters:,} parameters, {r.tokens:,} tokens, "
-            f"loss {r.loss:.4f}, {r.seconds:.0f} s",
-            flush=True,
+            f"loss {r.loss:.4f}, {r.seconds:.0f} s"
         )
     return done
 
@@ -155,7 +163,8 @@ def make_runs(sweep: Sweep, text: Corpus, folder: str | os.PathLike) -> list[Sma
 def _train(sweep: Sweep, shape: Shape, text: Corpus, folder: Path) -> RunRecord:
     stream = np.concatenate(list(text.train.values()))
     generator = rng.generator(sweep.seed, "small runs", "batches")
-    return fit(
+    roof = matmul_peak(threads=torch.get_num_threads())  # now: other work may be on the machine
+    record = fit(
         _model(sweep, shape),
         Batches(stream, sweep.batch, sweep.context, generator),
         sweep.training(shape),
@@ -166,6 +175,7 @@ def _train(sweep: Sweep, shape: Shape, text: Corpus, folder: Path) -> RunRecord:
         name=f"GPT, Llama's form, {shape.n_layers} layers of {shape.width}",
         data=" and ".join(name for name, _, _ in TEXTS.values()),
     )
+    return note_peak(record, roof)
 
 
 def _model(sweep: Sweep, shape: Shape) -> GPT:
@@ -252,7 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = options.pop("folder")
     try:
         sweep = Sweep(**options)
-        done = make_runs(sweep, corpus(VOCAB), folder)
+        done = make_runs(sweep, corpus(VOCAB), folder, functools.partial(print, flush=True))
     except ValueError as error:
         parser.error(str(error))
     left = len(sweep.shapes) - len(done)

@@ -2,16 +2,7 @@
 
 import pytest
 
-from bigmodel_lab.plan import (
-    LAWS,
-    MODELS,
-    count_parameters,
-    fit_chinchilla,
-    measure,
-    points,
-    six_nd,
-    training_flops,
-)
+from bigmodel_lab.plan import MODELS, count_parameters, measure, six_nd, training_flops
 from bigmodel_lab.train import Layout, RunRecord
 from bigmodel_lab.units import Q
 
@@ -57,17 +48,6 @@ def test_exact_count():
 
 def test_samples_stand_for_tokens():
     assert measure(record(tokens=None)).tokens == Q(640, "token")
-
-
-def test_points_of_records_can_be_fitted():
-    law = LAWS["epoch"]
-    records = [
-        record(parameters=N, tokens=D, loss=(law.loss(N, D),) * 20)
-        for N in (10**6, 10**7, 10**8)
-        for D in (10**8, 10**9, 10**10)
-    ]
-    fit = fit_chinchilla(*points(records), bootstrap=0)
-    assert (fit.law.alpha, fit.law.beta) == pytest.approx((law.alpha, law.beta), rel=0.02)
 
 
 def test_refused():

@@ -124,6 +124,22 @@ def test_only_sizes_that_cover_the_compute_count():
         iso_flop(N, D, [1 / n for n in N])
 
 
+def test_the_compute_is_chosen_where_the_best_size_is_inside():
+    """Four large sizes cover a higher compute, where the smallest of them is the best; three cover one with its optimum."""
+    small = ladder(sizes=(1e4, 2e4, 4e4), tokens=(5e4, 1e5, 2e5, 4e5))
+    large = ladder(sizes=(1e6, 2e6, 4e6, 8e6), tokens=(1e5, 1e6))
+    both = [a + b for a, b in zip(small, large, strict=True)]
+    with pytest.raises(ValueError, match="run smaller models"):
+        iso_flop(*large)
+    assert iso_flop(*both) == iso_flop(*small)
+
+
+def test_a_run_that_diverged_is_no_point():
+    N, D, L = ladder()
+    with pytest.raises(ValueError, match="each of loss must be a finite number above 0, got nan"):
+        iso_flop(N, D, [*L[:-1], float("nan")])
+
+
 def test_an_anchored_law_goes_through_its_anchor_with_its_exponent():
     law = anchor(iso_flop(*ladder()), "kaplan")
     assert law.optimum(law.compute).parameters.magnitude == pytest.approx(law.parameters)
@@ -154,9 +170,21 @@ def test_the_roof_stays_with_its_run(tmp_path):
     assert noted.machine["cpu"] == "x"
     m = measure(noted, TINY, 32)
     assert isinstance(m, Measured)
-    assert kernel_share(noted, TINY, 32) == pytest.approx(m.flops.magnitude / 0.4 / 5e10)
+    assert kernel_share(noted, TINY, 32) == pytest.approx(m.flops.magnitude / 0.3 / 5e10)
     with pytest.raises(ValueError, match="machine has no 'matmul_FLOP_per_s': measure it"):
         peak_of(record())
+    with pytest.raises(
+        TypeError, match=r"machine\['matmul_FLOP_per_s'\] must be a number .* got 'fast'"
+    ):
+        peak_of(record(machine={"matmul_FLOP_per_s": "fast"}))
+
+
+def test_waiting_for_other_ranks_is_no_share_of_computing():
+    """A planner that takes the share adds the communication of its own fleet: that of the laptop must not be in it, too."""
+    still, waiting = (
+        note_peak(record(communication_s=(s,) * 10), Q(50, "GFLOP/s")) for s in (0.0, 0.3)
+    )
+    assert kernel_share(still) == pytest.approx(kernel_share(waiting))
 
 
 def test_ranks_of_one_machine_share_its_roof():
@@ -168,3 +196,5 @@ def test_the_roof_is_a_speed():
     assert 1e8 < matmul_peak(128, 3).to("FLOP/s").magnitude < 1e15
     with pytest.raises(ValueError, match="size must be finite and at least 1"):
         matmul_peak(0)
+    with pytest.raises(ValueError, match="threads must be finite and at least 1"):
+        matmul_peak(128, 3, threads=0)

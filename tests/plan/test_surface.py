@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bigmodel_lab.plan import LAWS
-from bigmodel_lab.plan.surface import SmallRun, fit_surface, small_runs
+from bigmodel_lab.plan import LAWS, fit_chinchilla
+from bigmodel_lab.plan.surface import SmallRun, fit_surface, points, small_runs
 from bigmodel_lab.plan.tables import __file__ as TABLES
 
 LAW = LAWS["epoch"]
@@ -55,6 +55,11 @@ def test_exact_runs_are_foretold():
     dearest = sorted(r.parameters * r.tokens for r in made_up())[-4:]
     assert [r.parameters * r.tokens for r, _ in surface.tested] == dearest
     assert surface.loss(1e6, 1e7) == pytest.approx(LAW.loss(1e6, 1e7), rel=1e-4)
+
+
+def test_points_of_runs_can_be_fitted():
+    fit = fit_chinchilla(*points(made_up()), bootstrap=0)
+    assert (fit.law.alpha, fit.law.beta) == pytest.approx((LAW.alpha, LAW.beta), rel=1e-3)
 
 
 def test_the_test_error_sees_runs_that_break_the_law():

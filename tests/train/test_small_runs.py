@@ -14,7 +14,7 @@ import pytest
 from ctrl_c import stopped
 
 from bigmodel_lab.models import GPT, pretrained
-from bigmodel_lab.plan import Architecture, small_runs, training_flops
+from bigmodel_lab.plan import Architecture, kernel_share, small_runs, training_flops
 from bigmodel_lab.plan.tables import __file__ as TABLES
 from bigmodel_lab.train import RunRecord
 from bigmodel_lab.train import small_runs as command
@@ -53,6 +53,7 @@ def test_each_run_is_measured(made, text):
         assert r.loss == pytest.approx(record.scores["validation loss"], abs=5e-5)
         assert next(iter(record.scores)) == f"validation loss at step {record.steps}"
         assert not (folder / r.name / "checkpoints").exists()
+        assert 0 < kernel_share(record, Architecture.of(config)) < 1  # the roof is in the record
     at = {r.name: r.loss for r in runs}
     assert at["1x24-16"] < at["1x24-4"] < np.log(2048) + 0.1
 

@@ -24,7 +24,8 @@ def train_days(parameters, tokens, devices, peak, mfu):
     """Return the days of a training run, a float, from the 6 N D rule.
 
     parameters : N      tokens : D      devices : how many work at the same time
-    peak : dense FLOP/s of one device      mfu : share of the peak that becomes model FLOP, 0 to 1
+    peak : dense FLOP/s of one device
+    mfu : share of the peak that becomes model FLOP, 0 to 1
     """
     ...
 '''
@@ -85,7 +86,7 @@ FITS = '''
 def state_bytes(parameters, zero, replicas):
     """Return the bytes of model state on each of `replicas` devices, a float.
 
-    Mixed precision with Adam, for each parameter: weights 2, gradients 2, optimiser 12 bytes.
+    Mixed precision with Adam, bytes a parameter: weights 2, gradients 2, optimiser 12.
     zero : 0 keeps all of it on every device; 1 divides the optimiser's state over the
         devices, 2 the gradients too, 3 the weights too
     """
@@ -152,7 +153,7 @@ def _check_fits(fn):
 
 SHEET = '''
 def mfu(parameters, tokens_per_s, devices, sheet_flops, sparse):
-    """Return the model-FLOP utilisation of a training run, 0 to 1, against the dense peak.
+    """Return the model-FLOP utilisation of a run, 0 to 1, against the dense peak.
 
     tokens_per_s : of the whole fleet
     sheet_flops : FLOP/s of one device as its data sheet prints it
@@ -223,7 +224,7 @@ def _check_sheet(fn):
 
 OPTIMUM = '''
 def optimal_size(compute, A, B, alpha, beta):
-    """Return the N that gives the lowest loss E + A / N^alpha + B / D^beta with 6 N D = compute.
+    """Return the N of the lowest E + A / N^alpha + B / D^beta with 6 N D = compute.
 
     compute : FLOP      A, B, alpha, beta : floats above 0
     """
