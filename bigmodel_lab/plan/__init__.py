@@ -24,7 +24,7 @@ from bigmodel_lab.plan.flops import (
 from bigmodel_lab.plan.game import Budget, Infeasible, Move, Score, best, fastest, play, score
 from bigmodel_lab.plan.kv import kv_cache, kv_per_token
 from bigmodel_lab.plan.layout import Estimate, Fleet, TrainingLayout, estimate
-from bigmodel_lab.plan.measured import Measured, measure, points
+from bigmodel_lab.plan.measured import Measured, measure
 from bigmodel_lab.plan.memory import STATES, ModelState, StateBytes, model_state
 from bigmodel_lab.plan.models import MODELS, find_model
 from bigmodel_lab.plan.own_run import (
@@ -64,7 +64,7 @@ from bigmodel_lab.plan.serving import (
     prefill,
     serve,
 )
-from bigmodel_lab.plan.surface import SmallRun, Surface, fit_surface, small_runs
+from bigmodel_lab.plan.surface import SmallRun, Surface, fit_surface, points, small_runs
 from bigmodel_lab.plan.tables import (
     Device,
     Grid,

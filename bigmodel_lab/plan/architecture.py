@@ -6,10 +6,22 @@ Letters: V vocabulary, T context, L layers, D width, H heads, G heads of keys an
 """
 
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 from bigmodel_lab.errors import require_choice, require_in_range
 
-__all__ = ["MLA", "Architecture", "Experts"]
+__all__ = ["MLA", "Architecture", "Experts", "require_architecture"]
+
+
+def _check_sizes(thing, low: int, *names: str, within: str = "") -> None:
+    """Raise TypeError for a size that is no int and ValueError for one below `low`; None is a size that is left out."""
+    for name in names:
+        if (x := getattr(thing, name)) is None:
+            continue
+        if isinstance(x, bool) or not isinstance(x, Integral):
+            hint = f": write {x:.0f}" if isinstance(x, float) and x == x // 1 else ""
+            raise TypeError(f"{within}{name} must be a whole number (int), got {x!r}{hint}.")
+        require_in_range(within + name, x, low)
 
 
 @dataclass(frozen=True)
@@ -26,11 +38,11 @@ class Experts:
     every: int = 1  # of the layers after those, one in `every` has experts
 
     def __post_init__(self):
-        for name in ("count", "hidden", "every"):
-            require_in_range(f"experts.{name}", getattr(self, name), 1)
+        _check_sizes(
+            self, 1, "count", "per_token", "hidden", "shared_hidden", "every", within="experts."
+        )
+        _check_sizes(self, 0, "shared", "dense_layers", within="experts.")
         require_in_range("experts.per_token", self.per_token, 1, self.count)
-        require_in_range("experts.shared", self.shared, 0)
-        require_in_range("experts.dense_layers", self.dense_layers, 0)
 
 
 @dataclass(frozen=True)
@@ -47,13 +59,12 @@ class MLA:
     q_rank: int | None = None  # latent of queries; None: they are projected directly
 
     def __post_init__(self):
-        for name in ("kv_rank", "rope", "nope", "value"):
-            require_in_range(f"mla.{name}", getattr(self, name), 1)
+        _check_sizes(self, 1, "kv_rank", "rope", "nope", "value", "q_rank", within="mla.")
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A transformer's shape. Raises ValueError if sizes do not fit each other."""
+    """A transformer's shape. Raises TypeError for a size that is no int, ValueError if sizes do not fit each other."""
 
     name: str
     vocab: int  # V, tokens in use
@@ -82,10 +93,9 @@ class Architecture:
     mla: MLA | None = None  # in place of grouped heads
 
     def __post_init__(self):
-        for name in ("vocab", "n_layers", "width", "n_heads", "hidden", "context", "pad_vocab_to"):
-            require_in_range(name, getattr(self, name), 1)
-        for name in ("norms_per_layer", "position_offset", "token_types"):
-            require_in_range(name, getattr(self, name), 0)
+        _check_sizes(self, 1, "vocab", "n_layers", "width", "n_heads", "n_kv_heads", "head_width")
+        _check_sizes(self, 1, "hidden", "context", "pad_vocab_to")
+        _check_sizes(self, 0, "norms_per_layer", "position_offset", "token_types")
         require_choice("biases", self.biases, ("all", "qkv", "mlp", "none"))
         require_choice("norm", self.norm, ("layernorm", "layernorm_no_bias", "rmsnorm", "none"))
         require_choice("qk_norm", self.qk_norm, ("none", "head", "all"))
@@ -93,6 +103,14 @@ class Architecture:
             "positions", self.positions, ("learned", "rotary", "alibi", "sinusoidal", "none")
         )
         require_choice("head", self.head, ("tied", "untied", "mlm", "none"))
+        wrong = [n for n in ("n_kv_heads", "head_width") if getattr(self, n) is not None]
+        wrong += ["biases"] if self.biases in ("all", "qkv") else []
+        wrong += ["qk_norm"] if self.qk_norm != "none" else []
+        if self.mla and wrong:
+            raise ValueError(
+                f"{wrong[0]}={getattr(self, wrong[0])!r} has no meaning with mla, which sets the heads' widths and has neither "
+                f"biases nor norms of heads: leave it out (biases: 'none' or 'mlp')."
+            )
         if self.head_width is None and self.mla is None and self.width % self.n_heads:
             raise ValueError(
                 f"n_heads={self.n_heads} does not divide width={self.width}: choose one that does, or give head_width."
@@ -156,3 +174,11 @@ class Architecture:
             positions=config.positions,
             head="tied" if config.tied else "untied",
         )
+
+
+def require_architecture(arch) -> Architecture:
+    """Return `arch`. Raises TypeError, with the way out, for another thing, such as a model's name."""
+    if not isinstance(arch, Architecture):
+        hint = f": take plan.find_model({arch!r})" if isinstance(arch, str) else ""
+        raise TypeError(f"arch must be an Architecture, got {arch!r}{hint}.")
+    return arch

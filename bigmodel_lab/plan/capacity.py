@@ -54,10 +54,8 @@ def plan_serving(
 
     Raises ValueError, with the best that the replica can do, if no batch keeps the limits.
     """
-    wanted, share = (
-        number("rate", rate, "request / s", above=0),
-        number("busy", busy, high=1, above=0),
-    )
+    wanted = number("rate", rate, "request / s", above=0)
+    share = number("busy", busy, high=1, above=0)
     limits = {"per_token": per_token, "first_token": first_token}
     limits = {k: number(k, x, "s", above=0) for k, x in limits.items() if x is not None}
 
@@ -73,9 +71,7 @@ def plan_serving(
             f"{', '.join(f'{k} <= {x:g} s' for k, x in limits.items())}: alone a request has {reached}. Take more devices a "
             f"replica, faster ones, or fewer bytes a weight."
         )
-    while (
-        low < high
-    ):  # per_token grows with the batch, so halving finds the largest that keeps the limit
+    while low < high:  # per_token grows with the batch, so halving finds the largest that keeps it
         middle = (low + high + 1) // 2
         service = serve(replica, workload, middle)
         low, high, best = (middle, high, service) if keeps(service) else (low, middle - 1, best)

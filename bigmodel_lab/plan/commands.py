@@ -7,7 +7,15 @@ from bigmodel_lab.plan.commands_layout import Layout, TrafficOnWire
 from bigmodel_lab.plan.commands_training import Memory, Train
 from bigmodel_lab.plan.flops import forward_flops
 from bigmodel_lab.plan.kv import kv_cache, kv_per_token
-from bigmodel_lab.plan.options import DEVICE, ON, ModelCommand, device_price, training_sequence
+from bigmodel_lab.plan.options import (
+    DEVICE,
+    DTYPE,
+    DTYPES,
+    ON,
+    ModelCommand,
+    device_price,
+    training_sequence,
+)
 from bigmodel_lab.plan.parameters import count_parameters
 from bigmodel_lab.plan.scaling import LAWS, find_law
 from bigmodel_lab.plan.serving import Replica, Workload
@@ -73,15 +81,18 @@ class Optimal(Command):
     law                   Besiroglu et al. (2024), arXiv:2404.10102: refit of approach 3
     """
 
-    flops: float | None = option(None, "FLOP of training")
-    budget: float | None = option(None, "USD for devices, instead of --flops")
+    flops: float | None = option(None, "FLOP of training", above=0)
+    budget: float | None = option(None, "USD for devices, instead of --flops", above=0)
     parameters: float | None = option(
-        None, "the size whose best compute is asked for, instead of --flops"
+        None, "the size whose best compute is asked for, instead of --flops", above=0
     )
     law: str = option("epoch", "scaling law", choices=tuple(LAWS))
-    device: str = option("h100-sxm", f"{DEVICE}, with --budget")
-    mfu: float = option(0.4, "model-FLOP utilisation, 0 to 1, with --budget")
-    price: float | None = option(None, "USD a device-hour, with --budget (default: the table's)")
+    device: str = option("h100-sxm", f"with --budget, {DEVICE}")
+    dtype: str = option("bf16", f"with --budget, {DTYPE}", choices=DTYPES)
+    mfu: float = option(0.4, "with --budget, model-FLOP utilisation, 0 to 1", above=0, high=1)
+    price: float | None = option(
+        None, "with --budget, USD a device-hour (default: the table's)", above=0
+    )
     on: str | None = option(None, ON)
 
     def answer(self) -> Answer:
@@ -89,10 +100,12 @@ class Optimal(Command):
         given = [n for n in ("flops", "budget", "parameters") if getattr(self, n) is not None]
         if len(given) != 1:
             raise ValueError(f"give one of --flops, --budget and --parameters, got {len(given)}.")
+        if self.budget is None and (idle := self.changed("device", "dtype", "mfu", "price")):
+            raise ValueError(f"{idle[0]} goes with --budget: it turns USD into FLOP.")
         compute = self.flops
         if self.budget is not None:
             hours = Q(self.budget, "USD") / device_price(self.price, self.device, self.on)
-            peak = device(self.device, self.on).peak()
+            peak = device(self.device, self.on).peak(self.dtype)
             compute = Q(hours.to("device * s").magnitude * peak.magnitude * self.mfu, "FLOP")
         if self.parameters is not None:
             if not hasattr(law, "compute_for"):
@@ -120,9 +133,9 @@ class KV(ModelCommand):
     in GiB     32 GiB
     """
 
-    positions: int | None = option(None, "tokens of a sequence (default: the context)")
-    batch: int = option(1, "sequences")
-    itemsize: float = option(2.0, "bytes of a number: 2 for 16 bits, 1 for 8")
+    positions: int | None = option(None, "tokens of a sequence (default: the context)", low=0)
+    batch: int = option(1, "sequences", low=0)
+    itemsize: float = option(2.0, "bytes of a number: 2 for 16 bits, 1 for 8", above=0)
 
     def answer(self) -> Answer:
         arch = self.architecture()
@@ -149,29 +162,39 @@ class Serve(ModelCommand):
     note: waiting for a place is not in the latencies; prompts are paid for by the output tokens
     """
 
-    rate: float = option(10.0, "requests a second")
-    prompt: int = option(500, "tokens of a prompt")
-    output: int = option(200, "tokens of an answer")
-    spread: float = option(1.0, "standard deviation of an answer's length over its mean")
-    per_token: float | None = option(None, "s between two tokens, at most")
-    first_token: float | None = option(None, "s of prefill, at most")
-    busy: float = option(0.7, "largest share of the full throughput to plan for")
+    rate: float = option(10.0, "requests a second", above=0)
+    prompt: int = option(500, "tokens of a prompt", low=1)
+    output: int = option(200, "tokens of an answer", low=1)
+    spread: float = option(1.0, "standard deviation of an answer's length over its mean", low=0)
+    per_token: float | None = option(None, "s between two tokens, at most", above=0)
+    first_token: float | None = option(None, "s of prefill, at most", above=0)
+    busy: float = option(0.7, "largest share of the full throughput to plan for", above=0, high=1)
     device: str = option("h100-sxm", DEVICE)
-    tensor: int = option(1, "devices of one replica")
+    dtype: str = option("bf16", DTYPE, choices=DTYPES)
+    tensor: int = option(1, "devices of one replica", low=1)
     weight_bytes: float = option(2.0, "bytes of a weight")
     kv_bytes: float = option(2.0, "bytes of a number of the cache")
     compute_share: float = option(0.5, "of the peak that prefill reaches: assumed; 1 is the bound")
     bandwidth_share: float = option(0.7, "of the bandwidth that decode reaches: assumed")
-    price: float | None = option(None, "USD a device-hour (default: the table's)")
+    price: float | None = option(None, "USD a device-hour (default: the table's)", low=0)
     on: str | None = option(None, ON)
 
     def answer(self) -> Answer:
+        arch, d = self.architecture(), device(self.device, self.on)
+        if arch.head in ("none", "mlm"):
+            raise ValueError(f"--model must be one that writes tokens: {arch.name} only reads.")
+        if self.tensor > d.per_node or arch.n_heads % self.tensor:
+            raise ValueError(
+                f"--tensor must divide the {arch.n_heads} heads of {arch.name} and be at most the {d.per_node} devices of a "
+                f"{d.name} node, got {self.tensor}."
+            )
         replica = Replica(
-            self.architecture(),
-            device(self.device, self.on),
+            arch,
+            d,
             self.tensor,
             self.weight_bytes,
             self.kv_bytes,
+            self.dtype,
             compute_share=self.compute_share,
             bandwidth_share=self.bandwidth_share,
         )

@@ -1,14 +1,16 @@
 """The commands of `bml plan` about training: memory, train."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from bigmodel_lab.plan.activations import KEEP, model_activations
 from bigmodel_lab.plan.failures import daly_interval, fleet_mtbf, goodput
 from bigmodel_lab.plan.flops import six_nd, training_flops
 from bigmodel_lab.plan.memory import STATES, model_state
-from bigmodel_lab.plan.models import find_model
+from bigmodel_lab.plan.models import MODELS, find_model
 from bigmodel_lab.plan.options import (
     DEVICE,
+    DTYPE,
+    DTYPES,
     ON,
     SEQUENCE,
     ModelCommand,
@@ -17,9 +19,9 @@ from bigmodel_lab.plan.options import (
 )
 from bigmodel_lab.plan.parameters import count_parameters
 from bigmodel_lab.plan.run import bill
-from bigmodel_lab.plan.tables import device, fits_on, grid, reliability
+from bigmodel_lab.plan.tables import device, fits_on, grid, reliability, rows
 from bigmodel_lab.shell import Answer, Command, option
-from bigmodel_lab.units import Q
+from bigmodel_lab.units import Q, spell
 
 __all__ = ["Memory", "Train"]
 
@@ -46,14 +48,16 @@ class Memory(ModelCommand):
     fits on               v100-sxm-32gb, tpu-v4, a100-sxm-40gb, a100-sxm-80gb, h100-sxm, h800-sxm, h200-sxm, b200, mi300x, b300
     """
 
-    parameters: float | None = option(None, "model state of so many parameters, instead of a model")
-    zero: int = option(0, "ZeRO stage 0-3")
-    replicas: int = option(1, "data-parallel ranks")
-    tensor: int = option(1, "tensor-parallel ranks")
-    pipeline: int = option(1, "pipeline stages")
+    parameters: float | None = option(
+        None, "model state of so many parameters, instead of a model", above=0
+    )
+    zero: int = option(0, "ZeRO stage 0-3", low=0, high=3)
+    replicas: int = option(1, "data-parallel ranks", low=1)
+    tensor: int = option(1, "tensor-parallel ranks", low=1)
+    pipeline: int = option(1, "pipeline stages", low=1)
     state: str = option("mixed-adam", "what is kept for a parameter", choices=tuple(STATES))
-    batch: int = option(1, "sequences of a micro-batch")
-    sequence: int | None = option(None, SEQUENCE)
+    batch: int = option(1, "sequences of a micro-batch", low=1)
+    sequence: int | None = option(None, SEQUENCE, low=1)
     recompute: str = option("none", "what the backward pass runs again", choices=KEEP)
     sequence_parallel: bool = option(False, "shard norms and inputs over the tensor ranks, too")
     dropout: bool = option(False, "keep masks of dropout")
@@ -61,6 +65,12 @@ class Memory(ModelCommand):
     on: str | None = option(None, ON)
 
     def answer(self) -> Answer:
+        of_model = [f.name for f in fields(ModelCommand)]
+        of_model += ["batch", "sequence", "recompute", "sequence_parallel", "dropout"]
+        if self.parameters is not None and (given := self.changed(*of_model)):
+            raise ValueError(
+                f"give either --parameters or {given[0]}: a number alone has no shape."
+            )
         arch = self.architecture()
         P = count_parameters(arch).total if self.parameters is None else self.parameters
         held = model_state(
@@ -106,35 +116,55 @@ class Train(Command):
     checkpoint every            44.38 min
     goodput                     0.9909
     note: energy takes each device at its rated power, an upper end; cost is rent of devices alone
+    note: time and all that follows from it include failures; without them, take --failures none
+
+    $ bml plan train --parameters 175B --tokens 300B --device a100-sxm-80gb --devices 1024 --mfu 0.45 --failures none
+    time         25.36 day
+    compute      3.15e+23 FLOP
+    device time  623,219 device * h
+    cost         1,240,207 USD
+    energy       274.2 MWh
+    carbon       117.6 tCO2e
+    note: energy takes each device at its rated power, an upper end; cost is rent of devices alone
     """
 
-    parameters: float | None = option(None, "parameters that work for a token: FLOP are 6ND")
-    model: str | None = option(None, "a known model, its FLOP counted exactly, instead")
-    sequence: int | None = option(None, f"{SEQUENCE}, with --model")
-    tokens: float = option(1e12, "tokens of training, repeats included")
+    parameters: float | None = option(
+        None, "parameters that work for a token: FLOP are 6ND", above=0
+    )
+    model: str | None = option(
+        None, f"instead a known model, its FLOP counted exactly: {', '.join(MODELS)}"
+    )
+    sequence: int | None = option(None, f"with --model, {SEQUENCE}", low=1)
+    tokens: float = option(1e12, "tokens of training, repeats included", above=0)
     device: str = option("h100-sxm", DEVICE)
-    devices: int = option(512, "how many")
-    mfu: float = option(0.4, "model-FLOP utilisation while steps run, of the dense peak, 0 to 1")
-    dtype: str = option(
-        "bf16", "number format of the products", choices=("bf16", "fp16", "fp8", "fp32")
+    devices: int = option(512, "how many", low=1)
+    mfu: float = option(
+        0.4, "model-FLOP utilisation while steps run, of the dense peak, 0 to 1", above=0, high=1
     )
-    price: float | None = option(None, "USD a device-hour (default: the table's)")
-    grid: str = option("us-2020", "power grid of plan/tables/grids.csv")
-    pue: float = option(1.1, "power usage effectiveness of the building")
+    dtype: str = option("bf16", DTYPE, choices=DTYPES)
+    price: float | None = option(None, "USD a device-hour (default: the table's)", low=0)
+    grid: str = option("us-2020", f"power grid, one of {', '.join(rows('grids'))}")
+    pue: float = option(1.1, "power usage effectiveness of the building", low=1)
     failures: str = option(
-        "llama3-405b", "run of plan/tables/reliability.csv whose failures to assume"
+        "llama3-405b",
+        f"run whose failures to assume, one of {', '.join(rows('reliability'))}, or none",
     )
-    checkpoint_s: float = option(10.0, "s that a checkpoint stops training")
-    restart_s: float = option(600.0, "s from a failure to the next step")
+    checkpoint_s: float = option(10.0, "s that a checkpoint stops training", above=0)
+    restart_s: float = option(600.0, "s from a failure to the next step", low=0)
     on: str | None = option(None, ON)
 
     def answer(self) -> Answer:
         d = device(self.device, self.on)
-        mtbf = fleet_mtbf(reliability(self.failures, self.on).device_time_per_failure, self.devices)
-        every = daly_interval(self.checkpoint_s, mtbf)
-        good = goodput(every, self.checkpoint_s, self.restart_s, mtbf)
         if (self.parameters is None) == (self.model is None):
             raise ValueError("give either --parameters or --model.")
+        if self.model is None and self.sequence is not None:
+            raise ValueError("--sequence goes with --model: 6ND of --parameters knows no sequence.")
+        good, lost, notes = 1.0, {}, ()
+        if self.failures != "none":
+            good, lost = self._failures()
+            notes = (
+                "time and all that follows from it include failures; without them, take --failures none",
+            )
         if self.model is None:
             flops = six_nd(self.parameters, self.tokens)
         else:
@@ -157,9 +187,23 @@ class Train(Command):
             "cost": b.cost,
             "energy": b.energy.to("MWh"),
             "carbon": b.carbon,
+        }
+        note = "energy takes each device at its rated power, an upper end; cost is rent of devices alone"
+        return Answer("time", b.time, details | lost, (note, *notes))
+
+    def _failures(self) -> tuple[float, dict[str, object]]:
+        """Return the goodput, and what it follows from. Raises ValueError if nothing is ever finished."""
+        each = reliability(self.failures, self.on).device_time_per_failure
+        mtbf = fleet_mtbf(each, self.devices)
+        every = daly_interval(self.checkpoint_s, mtbf)
+        good = goodput(every, self.checkpoint_s, self.restart_s, mtbf)
+        if good < 1e-6:
+            raise ValueError(
+                f"a failure every {spell(mtbf.to('s'), 3)} leaves no time for work, with --checkpoint-s {self.checkpoint_s:g} "
+                f"and --restart-s {self.restart_s:g}: take shorter ones, fewer --devices, or --failures none."
+            )
+        return good, {
             "mean time between failures": mtbf,
             "checkpoint every": every.to("min"),
             "goodput": good,
         }
-        note = "energy takes each device at its rated power, an upper end; cost is rent of devices alone"
-        return Answer("time", b.time, details, (note,))

@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
+from bigmodel_lab.errors import require_choice
 from bigmodel_lab.plan.scaling import ChinchillaLaw
 from bigmodel_lab.rng import generator
 from bigmodel_lab.units import number, whole
 
 __all__ = ["Fit", "fit_chinchilla"]
 
-_BOUNDS = [(-20, 60), (-20, 60), (-10, 10), (0.01, 3), (0.01, 3)]
+_EXPONENTS = (0.01, 3)
+_BOUNDS = [(-20, 60), (-20, 60), (-10, 10), _EXPONENTS, _EXPONENTS]
 _FEW = 6
 
 
@@ -36,6 +39,7 @@ class Fit:
 
     def interval(self, what: str, level: float = 0.9) -> tuple[float, float]:
         """Return the bootstrap interval of "E", "A", "B", "alpha", "beta" or "a", the optimal N's exponent."""
+        require_choice("what", what, ("E", "A", "B", "alpha", "beta", "a"))
         return self._percentiles([getattr(law, what) for law in self.refits], level)
 
     def predict(self, parameters, tokens, level: float = 0.9) -> tuple[float, float, float]:
@@ -71,7 +75,7 @@ def fit_chinchilla(
     bootstrap : refits for the intervals; 0 for none
     delta : where the Huber loss turns from square to absolute, in log loss
 
-    Raises ValueError if the runs cannot tell the five constants apart.
+    Raises ValueError if the runs cannot tell the five constants apart, or the loss does not fall with both N and D.
     """
     N, D, L = (np.asarray(x, dtype=float) for x in (parameters, tokens, loss))
     for name, x in (("parameters", N), ("tokens", D), ("loss", L)):
@@ -79,6 +83,7 @@ def fit_chinchilla(
             raise ValueError(f"{name} must have one number a run, {N.shape}, got {x.shape}.")
         for value in x:
             number(f"each of {name}", value, above=0)
+    number("delta", delta, above=0)
     if len(N) < _FEW:
         raise ValueError(f"a fit of five constants needs at least {_FEW} runs, got {len(N)}.")
     for name, x in (("parameters", N), ("tokens", D)):
@@ -94,14 +99,26 @@ def fit_chinchilla(
             (-3, 0), (-3, 0), (data[2].min() - 1, data[2].min() - 0.1), (0.2, 0.6), (0.2, 0.6)
         )
     ]
-    found = [_minimise(np.array(s), *data, delta) for s in starts]
-    best = min(found, key=lambda r: r.fun)
-    rng, refits = generator(seed, "plan", "fit"), []
-    while len(refits) < whole("bootstrap", bootstrap):
-        pick = rng.integers(len(N), size=len(N))
-        if min(len(np.unique(x[pick])) for x in (N, D)) < 3:
-            continue  # this sample could not be fitted at all
-        refits.append(_law(_minimise(best.x, *(x[pick] for x in data), delta, data).x, data))
+    import scipy.optimize  # noqa: F401 - here, since it takes longer than all of plan; and before its BLAS is limited
+
+    refits, wanted = [], whole("bootstrap", bootstrap)
+    rng = generator(seed, "plan", "fit")
+    # several threads on systems of five equations took sixty times as long as one, on a busy machine
+    with threadpool_limits(1, "blas"):
+        found = [_minimise(np.array(s), *data, delta) for s in starts]
+        best = min(found, key=lambda r: r.fun)
+        for name, exponent in (("parameters", best.x[3]), ("tokens", best.x[4])):
+            low, high = _EXPONENTS
+            if not low * 1.01 < exponent < high * 0.99:
+                raise ValueError(
+                    f"loss must fall with {name} as a power does: the best exponent is {exponent:.3g}, at the edge of "
+                    f"{low} to {high}. Run more sizes and more tokens, over a wider range."
+                )
+        while len(refits) < wanted:
+            pick = rng.integers(len(N), size=len(N))
+            if min(len(np.unique(x[pick])) for x in (N, D)) < 3:
+                continue  # this sample could not be fitted at all
+            refits.append(_law(_minimise(best.x, *(x[pick] for x in data), delta, data).x, data))
     residual = _residual(best.x, *_centred(data, data))
     return Fit(
         law=_law(best.x, data),
@@ -132,7 +149,7 @@ def _residual(theta, n, d, log_loss):
 
 
 def _minimise(start, log_n, log_d, log_loss, delta, around=None):
-    from scipy.optimize import minimize  # here, since it takes longer to import than all of plan
+    from scipy.optimize import minimize
 
     n, d, _ = _centred((log_n, log_d, log_loss), around or (log_n, log_d, log_loss))
 

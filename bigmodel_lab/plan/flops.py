@@ -14,7 +14,7 @@ arXiv:2205.05198, appendix A. Told in chapter 16.
 from dataclasses import dataclass
 
 from bigmodel_lab.errors import require_choice
-from bigmodel_lab.plan.architecture import Architecture
+from bigmodel_lab.plan.architecture import Architecture, require_architecture
 from bigmodel_lab.plan.parameters import block_size, count_parameters
 from bigmodel_lab.units import Q, Quantity, number, whole
 
@@ -34,10 +34,8 @@ __all__ = [
 RECOMPUTE = {  # what the backward pass runs again -> how many more forward passes of (attention core, rest of the layers)
     "none": (0, 0),
     "selective": (1, 0),  # scores, softmax, scores times values: one more forward pass of them
-    "selective_published": (
-        3,
-        0,
-    ),  # Korthikanti's appendix A charges the core's forward and backward: s/6h, not s/18h
+    # Korthikanti's appendix A charges the core's forward and backward: s/6h, not s/18h
+    "selective_published": (3, 0),
     "full": (1, 1),  # every layer; not the output layer
 }
 
@@ -56,6 +54,11 @@ class ForwardFlops:
         return self.projections + self.core + self.head
 
 
+def _sequence(arch: Architecture, sequence: int | None) -> int:
+    T = require_architecture(arch).context if sequence is None else sequence
+    return whole("sequence", T, "token", 1)
+
+
 def forward_flops(
     arch: Architecture, sequence: int | None = None, batch: int = 1, *, attention: str = "full"
 ) -> ForwardFlops:
@@ -64,7 +67,7 @@ def forward_flops(
     attention : "full" counts the T x T scores that published figures count; "causal" only the T(T+1)/2 that a
         causal model uses. Of experts, only those that work for a token count.
     """
-    T = whole("sequence", arch.context if sequence is None else sequence, "token", 1)
+    T = _sequence(arch, sequence)
     B = whole("batch", batch, low=1)
     require_choice("attention", attention, ("full", "causal"))
     D, H, G, K, L = arch.width, arch.n_heads, arch.kv_heads, arch.key_width, arch.n_layers
@@ -102,7 +105,7 @@ def training_flops(
     recompute : a key of `RECOMPUTE`. "none" gives model FLOPs, the others hardware FLOPs.
     """
     D = number("tokens", tokens, "token")
-    T = whole("sequence", arch.context if sequence is None else sequence, "token", 1)
+    T = _sequence(arch, sequence)
     core, rest = RECOMPUTE[require_choice("recompute", recompute, RECOMPUTE)]
     forward = forward_flops(arch, T, attention=attention)
     per_sequence = 3 * forward.total + core * forward.core + rest * forward.projections
@@ -123,7 +126,7 @@ def palm_flops_per_token(
     arch: Architecture, sequence: int | None = None, parameters=None
 ) -> Quantity:
     """Return PaLM's 6 N + 12 L H K T model FLOP per token (appendix B); N defaults to the active parameters."""
-    T = whole("sequence", arch.context if sequence is None else sequence, "token", 1)
+    T = _sequence(arch, sequence)
     N = count_parameters(arch).active if parameters is None else parameters
     N = number("parameters", N, "parameter")
     return Q(6 * N + 12 * arch.n_layers * arch.n_heads * arch.key_width * T, "FLOP / token")
@@ -167,7 +170,16 @@ def mfu(tokens_per_s, flops_per_token, devices, peak) -> float:
 def hfu(
     mfu: float, arch: Architecture, sequence: int | None = None, *, recompute: str = "full"
 ) -> float:
-    """Return the hardware-FLOP utilisation of a run with model-FLOP utilisation `mfu` and this recomputation."""
+    """Return the hardware-FLOP utilisation of a run with model-FLOP utilisation `mfu` and this recomputation.
+
+    Raises ValueError if that would be above 1: no run recomputes so much at this MFU.
+    """
     share = number("mfu", mfu, high=1)
     extra = training_flops(arch, 1, sequence, recompute=recompute)
-    return share * float((extra / training_flops(arch, 1, sequence)).magnitude)
+    more = float((extra / training_flops(arch, 1, sequence)).magnitude)
+    if share * more > 1:
+        raise ValueError(
+            f"mfu must be at most {1 / more:.3g} with recompute={recompute!r}, which does {more:.3g} times the work, got "
+            f"{share:g}."
+        )
+    return share * more

@@ -10,7 +10,7 @@ to published counts. Told in chapter 16.
 
 from dataclasses import dataclass
 
-from bigmodel_lab.plan.architecture import Architecture
+from bigmodel_lab.plan.architecture import Architecture, require_architecture
 
 __all__ = ["ParameterCount", "count_parameters"]
 
@@ -72,6 +72,7 @@ def attention_size(arch: Architecture) -> int:
 
 def count_parameters(arch: Architecture) -> ParameterCount:
     """Return the exact number of trained parameters of `arch`, part by part."""
+    require_architecture(arch)
     D, L, V, e = arch.width, arch.n_layers, arch.padded_vocab, arch.experts
     feed_forward = (L - arch.expert_layers) * block_size(arch, arch.hidden)
     router = idle = 0

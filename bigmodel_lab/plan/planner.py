@@ -1,18 +1,21 @@
 """The planner: search data x tensor x pipeline (and its chunks) x ZeRO x micro-batch x recomputation, and say why the best is best.
 
 Every layout that divides the fleet is estimated (`plan.layout`); of those that fit the fastest wins. The explanation
-holds, for each choice, what the best layout with another value would take, or how much memory it lacks. Told in lab L08.
+holds, for each choice, what the best layout with another value would take, and which part of the step takes most of it, or
+how much memory it lacks. Told in lab L08.
 """
 
 from dataclasses import dataclass, fields
 from itertools import product
 
 from bigmodel_lab.plan.activations import KEEP
-from bigmodel_lab.plan.architecture import Architecture
+from bigmodel_lab.plan.architecture import Architecture, require_architecture
 from bigmodel_lab.plan.layout import Estimate, Fleet, TrainingLayout, estimate
 from bigmodel_lab.units import spell, whole
 
 __all__ = ["Choice", "plan_training"]
+
+_PARTS = ("compute", "tensor", "pipeline", "bubble", "data")  # of a step's time
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,7 @@ class Choice:
         """Return the choice in words and numbers, one line an alternative."""
         b = self.best
         spent = ", ".join(
-            f"{name} {100 * float((getattr(b, name) / b.step).magnitude):.0f} %"
-            for name in ("compute", "tensor", "pipeline", "bubble", "data")
+            f"{name} {100 * float((getattr(b, name) / b.step).magnitude):.0f} %" for name in _PARTS
         )
         lines = [
             f"{_say(b.layout)}: {spell(b.step, 3)} a step, {b.micro_batches} micro-batches, MFU {100 * b.mfu:.1f} %",
@@ -52,8 +54,9 @@ class Choice:
                     continue
                 if e.fits:
                     slower = float((e.step / b.step).magnitude) - 1
-                    said = f"{100 * slower:.1f} % slower, as {_say(e.layout)}"
-                    said = said if slower > 5e-4 else f"as fast, as {_say(e.layout)}"
+                    more = max(_PARTS, key=lambda part: getattr(e, part) - getattr(b, part))
+                    how = f"{100 * slower:.1f} % slower (more {more})"
+                    said = f"{how if slower > 5e-4 else 'as fast'}, as {_say(e.layout)}"
                 else:
                     said = f"does not fit: at least {spell(e.memory.to('byte'), 3)}"
                 lines.append(f"  {name}={value} instead of {chosen}: {said}")
@@ -88,7 +91,10 @@ def plan_training(
     recomputation wins: the simpler one. Raises ValueError, with what is lacking, if none fits.
     """
     n = fleet.devices
+    require_architecture(arch)
     whole("batch", batch, low=1)
+    whole("largest_micro_batch", largest_micro_batch, low=1)
+    whole("most_stages", most_stages, low=1)
     tried: list[Estimate] = []
     for tp in _divisors(n):
         if tp > fleet.device.per_node or arch.n_heads % tp:

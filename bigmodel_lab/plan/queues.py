@@ -97,6 +97,8 @@ def simulate_serving(
             f"workload.spread must be 0 (equal) or 1 (geometric) here, got {workload.spread}."
         )
     n, b = whole("requests", requests, low=10), whole("batch", batch, low=1)
+    if rate is not None:
+        number("rate", rate, "request / s", above=0)
     if rate is None and n < 5 * b:
         raise ValueError(
             f"requests={n} must be at least 5 x batch = {5 * b}, to fill the replica more than once."
@@ -106,9 +108,9 @@ def simulate_serving(
     if workload.spread:
         lengths = rng.geometric(1 / workload.output, n)
     first = prefill(replica, workload.prompt).magnitude
-    at_zero = [decode_parts(replica, b, 0) for b in range(1, b + 1)]
+    at_zero = [decode_parts(replica, b, 0) for b in range(1, min(b, n) + 1)]
     slopes = [y - x for x, y in zip(at_zero[0], decode_parts(replica, 1, 1), strict=True)]
-    fixed = [replica.collectives_s(b) + replica.overhead for b in range(1, b + 1)]
+    fixed = [replica.collectives_s(b) + replica.overhead for b in range(1, min(b, n) + 1)]
 
     def decode_s(flying: int, positions: int) -> float:
         """Both parts of a step grow with the positions read, each at its own slope."""

@@ -10,7 +10,7 @@ Told in chapter 16.
 
 from dataclasses import dataclass
 
-from bigmodel_lab.plan.tables import Device, Grid, Price
+from bigmodel_lab.plan.tables import Device, Grid, Price, require_device
 from bigmodel_lab.units import Q, Quantity, number
 
 __all__ = ["Bill", "bill", "energy", "training_time"]
@@ -71,6 +71,7 @@ def bill(
     price : USD / (device hour), a `Price` (its middle is taken) or a quantity; grid : kgCO2e / kWh likewise
     pue : 1.1 is the value for a large data centre in Patterson et al. (2021)
     """
+    require_device(device)
     good = number("goodput", goodput, high=1)
     if good == 0:
         raise ValueError("goodput must be above 0: at 0 a run never ends.")

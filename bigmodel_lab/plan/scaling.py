@@ -119,6 +119,11 @@ class KaplanLaw:
     source: str = "Kaplan et al. (2020), arXiv:2001.08361, eq. 1.1-1.5; N_e and exponent from its table 6 (unverified)"
     date: str = "2020-01-23"
 
+    def __post_init__(self):
+        for name in ("N_c", "D_c", "alpha_N", "alpha_D", "N_e", "C_c", "alpha_C"):
+            number(name, getattr(self, name), above=0)
+        number("exponent", self.exponent, high=1)
+
     def loss(self, parameters=None, tokens=None) -> float:
         """Return nats a token; leave one out for the other's law alone (that one without limit)."""
         if parameters is None and tokens is None:
@@ -154,6 +159,8 @@ def scaled_optimum(compute, exponent: float, *, anchor: tuple) -> tuple[Quantity
 
     anchor : (compute, parameters) of the known point. `EXPONENTS` has the published ones.
     """
+    if not isinstance(anchor, tuple) or len(anchor) != 2:
+        raise TypeError(f"anchor must be a pair (compute, parameters), got {anchor!r}.")
     C, a = number("compute", compute, "FLOP", above=0), number("exponent", exponent, high=1)
     C0, N0 = (
         number("anchor compute", anchor[0], "FLOP", above=0),

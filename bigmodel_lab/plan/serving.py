@@ -17,11 +17,11 @@ Williams et al. (2009) for the roofline. Told in lab L08.
 from dataclasses import dataclass
 from functools import cached_property
 
-from bigmodel_lab.plan.architecture import Architecture
+from bigmodel_lab.plan.architecture import Architecture, require_architecture
 from bigmodel_lab.plan.flops import forward_flops
 from bigmodel_lab.plan.kv import kv_per_token
 from bigmodel_lab.plan.parameters import count_parameters
-from bigmodel_lab.plan.tables import Device
+from bigmodel_lab.plan.tables import Device, require_device
 from bigmodel_lab.plan.traffic import tensor_bytes
 from bigmodel_lab.units import Q, Quantity, number, spell, whole
 
@@ -44,6 +44,8 @@ class Replica:
     overhead: float = 0.0  # s of every step that is neither (launches, sampling, scheduling)
 
     def __post_init__(self):
+        require_architecture(self.arch)
+        require_device(self.device).peak(self.dtype)  # raises for a format that the device has not
         whole("devices", self.devices, low=1, high=self.device.per_node)
         for name in ("compute_share", "bandwidth_share", "memory_share"):
             number(name, getattr(self, name), high=1, above=0)

@@ -12,6 +12,7 @@ Told in chapter 17.
 from dataclasses import dataclass
 
 from bigmodel_lab.errors import require_choice
+from bigmodel_lab.plan.activations import KEEP
 from bigmodel_lab.plan.architecture import Architecture
 from bigmodel_lab.units import Q, Quantity, number, whole
 
@@ -77,6 +78,7 @@ def tensor_bytes(
     Sequence parallelism turns each into a reduce-scatter and an all-gather: the same bytes.
     """
     n = whole("tokens", tokens, "token") * arch.width * whole("itemsize", itemsize, low=1)
+    require_choice("recompute", recompute, KEEP)
     L = arch.n_layers if layers is None else whole("layers", layers)
     times = 2 if not training else 6 if recompute == "full" else 4
     return L * times * collective_bytes("all_reduce", n, tensor)

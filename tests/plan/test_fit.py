@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from bigmodel_lab.plan import LAWS, fit_chinchilla
+from bigmodel_lab.plan import LAWS, fit, fit_chinchilla
 from bigmodel_lab.rng import generator
 
 TRUE = LAWS["epoch"]
@@ -77,3 +78,41 @@ def test_same_seed_same_fit():
 def test_refused(change, message):
     with pytest.raises(ValueError, match=message):
         fit_chinchilla(*change(*runs()), bootstrap=0)
+
+
+def test_a_loss_that_does_not_fall_is_refused():
+    """Before any refit: two hundred of them would fit the same nothing."""
+    N, D, _ = runs()
+    for loss, name in [
+        (np.full(60, 3.0), "parameters"), ((N / 1e9) ** 0.05 * 3, "parameters"), (1 + (N / 1e9) ** -0.3, "tokens"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=f"loss must fall with {name} as a power does"):
+            fit_chinchilla(N, D, loss)
+
+
+def blas_threads():
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+
+def test_one_thread_is_enough(monkeypatch):
+    """BLAS threads on five equations cost far more than they bring: the search runs on one, and gives the rest back."""
+    minimise, seen = fit._minimise, []
+
+    def counting(*arguments):
+        seen.append(max(blas_threads()))
+        return minimise(*arguments)
+
+    monkeypatch.setattr(fit, "_minimise", counting)
+    with threadpool_limits(2, "blas"):
+        before = blas_threads()
+        fit_chinchilla(*runs(), bootstrap=2)
+        assert blas_threads() == before
+    assert set(seen) == {1}
+
+
+def test_a_wrong_question_is_refused():
+    data = runs()
+    with pytest.raises(ValueError, match="delta must be a finite number above 0, got 0"):
+        fit_chinchilla(*data, bootstrap=0, delta=0)
+    with pytest.raises(ValueError, match=r"what must be one of .* got 'gamma'"):
+        fit_chinchilla(*data, bootstrap=1).interval("gamma")

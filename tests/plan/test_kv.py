@@ -41,5 +41,7 @@ def test_own_gpt_agrees():
 def test_refused():
     with pytest.raises(ValueError, match="itemsize must be a finite number above 0"):
         kv_per_token(MODELS["gpt2"], 0)
+    with pytest.raises(TypeError, match=r"arch must be an Architecture.*find_model\('llama2-7b'\)"):
+        kv_cache("llama2-7b")
     with pytest.raises(ValueError, match="positions must be finite and at least 0"):
         kv_cache(MODELS["gpt2"], -5)

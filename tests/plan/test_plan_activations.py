@@ -2,6 +2,7 @@
 
 import pytest
 
+from bigmodel_lab.dist.pipeline_schedule import most_in_flight, schedule
 from bigmodel_lab.plan import MODELS, layer_activations, model_activations
 from bigmodel_lab.units import Q
 
@@ -75,6 +76,28 @@ def test_pipeline_keeps_what_one_device_keeps():
     assert (woven / piped).magnitude == pytest.approx(1 + 7 / 24)
     few = model_activations(GPT3, 1, 2048, pipeline=8, micro_batches=2, dropout=False)
     assert (few / piped).magnitude == pytest.approx(2 / 8)
+
+
+def test_one_head_of_keys_and_values_is_on_every_device():
+    """Multi-query attention over 8 devices: queries are an eighth each, keys and values whole."""
+    a, s = MODELS["llama2-7b"].but(n_kv_heads=1), 100
+    split = dict(tensor=8, sequence_parallel=True, recompute="selective", dropout=False)
+    by_hand = 2 * s * ((4 * 4096 + 2 * 4096 + 3 * 11008) / 8 + 2 * 128)
+    assert layer_activations(a, 1, s, **split).magnitude == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize("p", [2, 4, 8])
+@pytest.mark.parametrize("v", [1, 2, 3])
+@pytest.mark.parametrize("groups", [1, 2, 5])
+def test_no_stage_holds_more_than_its_schedule(p, v, groups):
+    """The passes that `dist.pipeline` runs, walked: with m = p interleaving keeps all m micro-batches and no more."""
+    m = groups * p
+    passes = schedule("interleaved" if v > 1 else "1f1b", 0, p, m, v)
+    layers = most_in_flight(passes) * 48 // (p * v)  # each pass is through 48 / (p v) layers
+    kept = model_activations(
+        GPT3.but(n_layers=48), pipeline=p, micro_batches=m, chunks=v, dropout=False
+    )
+    assert kept == layers * layer_activations(GPT3, dropout=False)
 
 
 def test_logits_are_not_small():

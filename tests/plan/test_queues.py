@@ -29,6 +29,14 @@ def test_one_server_is_textbook():
     assert w.quantile(0.95).magnitude == pytest.approx(np.log(0.8 / 0.05) / 0.2)
 
 
+@pytest.mark.parametrize(
+    ("load", "c", "waits"), [(1, 2, 1 / 3), (2, 3, 4 / 9), (4, 5, 0.5541), (8, 10, 0.4092)]
+)
+def test_tabulated_values(load, c, waits):
+    """Erlang's C as any table of it prints it."""
+    assert wait(load, 1, c).probability == pytest.approx(waits, abs=5e-5)
+
+
 @pytest.mark.parametrize(("rate", "service", "c"), [(8, 1, 10), (1.5, 1, 2), (95, 1, 100)])
 def test_erlang_c_is_what_a_simulation_finds(rate, service, c):
     waits = simulated(rate, service, c, 60_000, generator(0, "erlang", str(c)))
@@ -72,6 +80,7 @@ def test_simulation_is_seeded():
         (lambda: wait(10, 1, 10), "servers=10 cannot keep up with 10 seconds of work a second: take at least 11"),
         (lambda: wait(1, 1, 4).quantile(1), "share must be below 1"),
         (lambda: simulate_serving(None, Workload(1, 1), None, 8, 30, None), "requests=30 must be at least 5 x batch = 40"),
+        (lambda: simulate_serving(None, Workload(1, 1), 0, 8, 30, None), "rate must be a finite number above 0 in request / s, got 0"),
         (lambda: wait(1, 1, 0), "servers must be finite and at least 1"),
         (lambda: simulate_serving(None, Workload(1, 1, 0.5), 1, 1, 10, None), r"workload.spread must be 0 \(equal\) or 1"),
     ],

@@ -141,6 +141,25 @@ def test_llama_1_whole_run_utilisation(used, parameters, tokens):
     assert 0.42 < share < 0.53
 
 
+LLAMA_1_ENERGY = [  # arXiv:2302.13971, table 15: A100 hours, MWh, t CO2e, at 400 W, PUE 1.1 and 0.385 kg/kWh
+    ("LLaMA-7B", 82_432, 36, 14),
+    ("LLaMA-13B", 135_168, 59, 23),
+    ("LLaMA-33B", 530_432, 233, 90),
+    ("LLaMA-65B", 1_022_362, 449, 173),
+    ("OPT-175B", 809_472, 356, 137),
+    ("BLOOM-175B", 1_082_880, 475, 183),
+]
+
+
+@pytest.mark.parametrize(("name", "used", "mwh", "tonnes"), LLAMA_1_ENERGY)
+def test_llama_1_energy(name, used, mwh, tonnes):
+    """Printed truncated, BLOOM's one more below."""
+    drawn = energy(hours(used), device("a100-sxm-80gb", ON).power, 1.1)
+    carbon = drawn * grid("us-2023-meta", ON).intensity
+    assert drawn.to("MWh").magnitude == pytest.approx(mwh, abs=1.5)
+    assert carbon.to("tCO2e").magnitude == pytest.approx(tonnes, abs=0.5)
+
+
 def test_bill_holds_together():
     d, p, g = device("h100-sxm", ON), price("h100-sxm", ON), grid("us-2020", ON)
     b = bill(six_nd(8e9, 1e12), d, 512, 0.4, price=p, grid=g, pue=1.2, goodput=0.9)
@@ -162,6 +181,7 @@ def test_bill_holds_together():
         (lambda: training_time(1, 0, 1), "devices must be a finite number above 0"),
         (lambda: energy(1, 1, 0.9), "pue must be finite and at least 1, got 0.9"),
         (lambda: bill(1, device("h100-sxm", ON), 8, 0.4, price=Q(2, "USD/token")), "price must be a quantity in USD / device / hour"),
+        (lambda: bill(1, "h100-sxm", 8, 0.4), r"device must be a Device, got 'h100-sxm': take plan.device\('h100-sxm'\)"),
         (lambda: bill(1, device("h100-sxm", ON), 8, 0.4, goodput=0), "goodput must be above 0"),
     ],
 )  # fmt: skip

@@ -59,6 +59,17 @@ def test_chinchilla_beats_gopher_in_its_own_law():
         assert LAWS[name].loss(70e9, 1.4e12) < LAWS[name].loss(280e9, 300e9)
 
 
+@pytest.mark.parametrize(
+    ("parameters", "tokens", "loss"),
+    [(280e9, 300e9, 1.993), (70e9, 1.4e12, 1.937), (175e9, 300e9, 2.002), (540e9, 780e9, 1.924)],
+    ids=["Gopher", "Chinchilla", "GPT-3", "PaLM"],
+)
+def test_losses_of_published_models(parameters, tokens, loss):
+    """The printed formula, evaluated: nostalgebraist, "chinchilla's wild implications" (2022)."""
+    law = LAWS["chinchilla-rounded"]
+    assert law.loss(parameters, tokens) == pytest.approx(loss, abs=6e-4)
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.floats(1e17, 1e28), st.sampled_from(CHINCHILLA))
 def test_optimum_is_one(compute, name):
@@ -148,10 +159,12 @@ def test_tokens_for_a_loss():
         (lambda: LAWS["epoch"].loss(0, 1e9), "parameters must be a finite number above 0"),
         (lambda: LAWS["epoch"].optimum(-1), "compute must be a finite number above 0"),
         (lambda: ChinchillaLaw(1.7, 400, 400, 0, 0.3), "alpha must be a finite number above 0, got 0"),
+        (lambda: KaplanLaw(N_c=-1), "N_c must be a finite number above 0, got -1"),
+        (lambda: scaled_optimum(1e20, 0.5, anchor=1e20), r"anchor must be a pair \(compute, parameters\), got 1e\+20"),
         (lambda: KaplanLaw().loss(), "loss needs parameters, tokens, or both"),
         (lambda: scaled_optimum(1e20, 50, anchor=(1e20, 1e9)), "write 50 % as 0.5"),
     ],
 )  # fmt: skip
 def test_refused(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         call()

@@ -183,7 +183,7 @@ def test_fleet_for_a_target():
         (lambda: Workload(0, 1), "prompt must be finite and at least 1"),
         (lambda: Replica(MODELS["gpt2"], H100, 16), "devices must be between 1 and 8, got 16"),
         (lambda: Replica(MODELS["gpt2"], H100, bandwidth_share=0), "bandwidth_share must be a finite number above 0 and at most 1"),
-        (lambda: prefill(Replica(MODELS["gpt2"], device("a100-sxm-80gb", ON), dtype="fp8"), 1), "dtype of a100-sxm-80gb"),
+        (lambda: Replica(MODELS["gpt2"], device("a100-sxm-80gb", ON), dtype="fp8"), "dtype of a100-sxm-80gb"),
     ],
 )  # fmt: skip
 def test_refused(call, message):

@@ -63,7 +63,7 @@ def test_a_stale_row_warns_and_names_itself():
         (lambda: grid("mars", ON), "grid must be one of"),
         (lambda: reliability("ours", ON), "run must be one of"),
         (lambda: rows("planets"), "table must be one of"),
-        (lambda: device("b200", "next year"), "Invalid isoformat"),
+        (lambda: device("b200", "next year"), "on must be a day, YYYY-MM-DD, got 'next year'"),
     ],
 )  # fmt: skip
 def test_unknown(call, message):

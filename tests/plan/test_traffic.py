@@ -108,6 +108,7 @@ def test_bubble_of_a_schedule_drawn_by_hand():
         (lambda: collective_bytes("allreduce", 1, 2), "Did you mean 'all_reduce'"),
         (lambda: collective_bytes("all_reduce", 1, 0), "ranks must be finite and at least 1, got 0"),
         (lambda: data_parallel_bytes(1, 4, 2), "zero must be between 0 and 3"),
+        (lambda: tensor_bytes(MODELS["gpt2"], 1, 2, recompute="ful"), "Did you mean 'full'"),
         (lambda: expert_bytes(MODELS["gpt2"], 10, 2), "arch must have experts, gpt2 has none"),
         (lambda: collective_time("all_reduce", 1, 2, 0), "bandwidth must be a finite number above 0"),
     ],

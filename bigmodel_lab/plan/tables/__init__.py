@@ -18,7 +18,7 @@ from importlib.resources import files
 from bigmodel_lab.errors import require_choice
 from bigmodel_lab.units import Q, Quantity, number
 
-__all__ = ["Device", "Grid", "Price", "Reliability", "StaleRow", "device", "fits_on", "grid", "price", "reliability", "rows"]  # fmt: skip
+__all__ = ["Device", "Grid", "Price", "Reliability", "StaleRow", "device", "fits_on", "grid", "price", "reliability", "require_device", "rows"]  # fmt: skip
 
 TABLES = ("devices", "grids", "list_prices", "prices", "reliability", "serving_days")
 
@@ -32,7 +32,7 @@ class Device:
     """One accelerator; peaks are dense FLOP/s of one device."""
 
     name: str
-    memory: Quantity
+    memory: Quantity  # as sold; a sheet's GB are mostly 2^30 bytes: the driver of an H100 shows 81,559 MiB, 85.5 GB
     bandwidth: Quantity  # of its memory
     peaks: dict[str, Quantity]  # FLOP / s by number format, the ones that the device has
     link: Quantity  # byte / s, one way, to all devices of its node together
@@ -45,6 +45,14 @@ class Device:
     def peak(self, dtype: str = "bf16") -> Quantity:
         """Return the dense FLOP/s in `dtype`. Raises ValueError for a format that the device has not."""
         return self.peaks[require_choice(f"dtype of {self.name}", dtype, self.peaks)]
+
+
+def require_device(device) -> Device:
+    """Return `device`. Raises TypeError, with the way out, for another thing, such as a device's name."""
+    if not isinstance(device, Device):
+        hint = f": take plan.device({device!r})" if isinstance(device, str) else ""
+        raise TypeError(f"device must be a Device, got {device!r}{hint}.")
+    return device
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,12 @@ def rows(table: str) -> dict[str, dict[str, str]]:
 
 def _row(table: str, what: str, name: str, on) -> dict[str, str]:
     row = rows(table)[require_choice(what, name, rows(table))]
-    day = date.fromisoformat(on) if isinstance(on, str) else on or date.today()
+    day = on or date.today()
+    if not isinstance(day, date):
+        try:
+            day = date.fromisoformat(day)
+        except (ValueError, TypeError):
+            raise ValueError(f"on must be a day, YYYY-MM-DD, got {on!r}.") from None
     if day > date.fromisoformat(row["review"]):
         warnings.warn(
             f"row {name!r} of plan/tables/{table}.csv is from {row['date']} and was to be reviewed by {row['review']}: "
