@@ -6,7 +6,9 @@
 Two peers, both a loop over months with arrays over companies. "numpy" draws from the same counters as ours and must give the
 same arrays, which is checked first; "numpy, own generator" draws with NumPy's own generator, which is faster, so that the
 figure does not depend on our choice of random numbers; it gives other numbers, so only how many companies survive is
-checked, in tests/. Work is counted as 30 operations in a month that a company sees, an exponential or a cosine as one.
+checked, in tests/. Both go on with companies that have ended, 28 % of the months here; one that copies the living into
+shorter arrays after each month took 0.78 of the second's time. Work is counted as 30 operations in a month that a company
+sees, an exponential or a cosine as one.
 """
 
 import numpy as np

@@ -8,10 +8,11 @@ model for consumer durables, Management Science 15(5), 1969. Told in chapter 21.
 """
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import curve_fit
+from scipy.optimize import OptimizeWarning, curve_fit
 
 from bigmodel_lab.econ.values import array
 from bigmodel_lab.units import Q, Quantity, number
@@ -73,10 +74,11 @@ class Bass:
 
 
 def fit_bass(years, adopters) -> Bass:
-    """Return the Bass curve nearest to cumulative `adopters` (n,), customer, at `years` (n,), by least squares (scipy).
+    """Return the Bass curve nearest to cumulative `adopters` (n,), customer, `years` (n,) after the start, by least squares.
 
-    Data that end before the peak hardly say how large the market is: compare the fits of shorter and longer series.
-    Raises ValueError for fewer than 4 points or a falling series.
+    The search is scipy's. Bass (1969) regressed yearly sales instead, which gives somewhat other p and q from the same data.
+    Data that end before the peak hardly say how large the market is: compare the fits of shorter and longer series. Raises
+    ValueError for fewer than 4 points, a falling series, or one that does not determine the three parameters.
     """
     t, N = array("years", years, "year"), array("adopters", adopters, "customer")
     if t.shape != N.shape or t.ndim != 1 or len(t) < 4:
@@ -89,7 +91,17 @@ def fit_bass(years, adopters) -> Bass:
     def curve(t, p, q, m):
         return m * Bass(math.exp(p), math.exp(q)).share(t)
 
-    (p, q, m), _ = curve_fit(
-        curve, t, N / N[-1], p0=(math.log(0.02), math.log(0.4), 1.5), maxfev=20_000
-    )
+    if N[-1] == 0:
+        raise ValueError("adopters must be above 0 in the end, got 0 throughout.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", OptimizeWarning)  # no finite error for p, q and market
+            (p, q, m), _ = curve_fit(
+                curve, t, N / N[-1], p0=(math.log(0.02), math.log(0.4), 1.5), maxfev=4000
+            )
+    except (RuntimeError, OptimizeWarning):
+        raise ValueError(
+            f"adopters from {N[0]:g} to {N[-1]:g} at years {t[0]:g} to {t[-1]:g} do not determine p, q and market: count "
+            "years from the start, and take a series that bends."
+        ) from None
     return Bass(math.exp(p), math.exp(q), float(m * N[-1]))

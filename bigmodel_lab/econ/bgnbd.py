@@ -7,10 +7,11 @@ p ~ Beta(a, b). With x repeats, the last at t_x, seen for T,
         + [x > 0] B(a+1, b+x-1) / B(a, b) * Gamma(r+x) alpha^r / (Gamma(r) (alpha+t_x)^(r+x))
 
 Source: Fader, Hardie and Lee, Counting your customers the easy way, Marketing Science 24(2), 2005, eqs. 6-10. Fitted by
-maximum likelihood with scipy. Times in weeks. Told in chapter 25.
+maximum likelihood with scipy. Times in weeks. The expectations are written through Euler's transformation of 2F1, whose terms
+stay small for customers with thousands of purchases. Told in chapter 25.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import minimize
@@ -61,27 +62,29 @@ class BGNBD:
 
     def expected(self, weeks, seen: Purchases) -> np.ndarray:
         """Return each customer's expected purchases (n,) in the next `weeks`, given what was seen (eq. 10)."""
-        t, x, T = number("weeks", weeks), seen.repeats, seen.age
-        r, alpha, a, b = self.r, self.alpha, self.a, self.b
-        if abs(a - 1) < 1e-9:
-            raise ValueError("a=1 makes the expectation's formula 0/0: move it by a millionth.")
-        z = t / (alpha + T + t)
-        F = hyp2f1(r + x, b + x, a + b + x - 1, z)
-        left = 1 - ((alpha + T) / (alpha + T + t)) ** (r + x) * F
-        return (a + b + x - 1) / (a - 1) * left * self.alive(seen)
+        t = number("weeks", weeks)
+        return self._purchases(t, seen.repeats, seen.age) * self.alive(seen)
 
     def expected_new(self, weeks) -> np.ndarray | float:
         """Return the expected repeats of a new customer in its first `weeks`, a number or an array (eq. 9)."""
-        t, (r, alpha, a, b) = array("weeks", weeks), (self.r, self.alpha, self.a, self.b)
-        F = hyp2f1(r, b, a + b - 1, t / (alpha + t))
-        out = (a + b - 1) / (a - 1) * (1 - (alpha / (alpha + t)) ** r * F)
+        out = self._purchases(array("weeks", weeks), np.float64(0), np.float64(0))
         return float(out) if out.ndim == 0 else out
+
+    def _purchases(self, t, x, T):
+        """Expected purchases from T to T + t of a customer who is alive at T after x repeats."""
+        r, alpha, a, b = self.r, self.alpha, self.a, self.b
+        c = a + b + x - 1
+        if abs(a - 1) < 1e-5 or (np.abs(c) < 1e-5).any():  # 0/0 in the formula, not in its limit
+            return sum(replace(self, a=a * k)._purchases(t, x, T) for k in (0.9999, 1.0001)) / 2
+        rest = (alpha + T) / (alpha + T + t)
+        return c / (a - 1) * (1 - rest ** (a - 1) * hyp2f1(c - r - x, a - 1, c, 1 - rest))
 
 
 def fit_bgnbd(seen: Purchases) -> BGNBD:
     """Return the parameters that make `seen` most likely.
 
-    Raises ValueError if nobody came back, and RuntimeError if the search does not end at a maximum.
+    Raises ValueError if nobody came back, or if the likelihood has no maximum: customers who are all alike say nothing of how
+    rates vary over customers.
     """
     if not seen.repeats.any():
         raise ValueError(
@@ -99,9 +102,17 @@ def fit_bgnbd(seen: Purchases) -> BGNBD:
     best = minimize(
         loss, start, method="L-BFGS-B", bounds=[(-8, 8)] * 4, options={"ftol": 1e-14, "gtol": 1e-8}
     )
-    polished = minimize(
-        loss, best.x, method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-13, "maxiter": 4000}
-    )
-    if not polished.success or np.abs(polished.x).max() > 7.9:
-        raise RuntimeError(f"no maximum found near {np.exp(polished.x)}: {polished.message}")
-    return BGNBD(*map(float, np.exp(polished.x)))
+    if np.abs(best.x).max() < 7.9:
+        best = minimize(
+            loss,
+            best.x,
+            method="Nelder-Mead",
+            options={"xatol": 1e-8, "fatol": 1e-13, "maxiter": 2000},
+        )
+    if not best.success or np.abs(best.x).max() > 7.9:
+        r, alpha, a, b = np.exp(best.x)
+        raise ValueError(
+            "seen must hold customers who differ in repeats and recency: its likelihood still rises at "
+            f"r={r:.3g}, alpha={alpha:.3g}, a={a:.3g}, b={b:.3g}. Take more customers, or times in weeks."
+        )
+    return BGNBD(*map(float, np.exp(best.x)))

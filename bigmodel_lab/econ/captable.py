@@ -59,7 +59,9 @@ class Safe:
     holder: str
     investment: Quantity | float  # USD
     cap: Quantity | float | None = None  # post-money valuation cap, USD; None for an uncapped one
-    discount: float = 0.0  # off the round's price
+    discount: float = (
+        0.0  # off the round's price: 0.2 where the SAFE's text has a "Discount Rate" of 80 %
+    )
 
     def __post_init__(self):
         paid = number("investment", self.investment, "USD", above=0)

@@ -1,8 +1,8 @@
 """Case studies: what the articles and the public reports claim, and published figures with source and confidence.
 
 Two tables. `claims.csv` holds every claim of the articles about the companies they tell of, and some about public companies,
-as our paraphrase: does it give a number, does it give a source, are the inputs there from which one could compute the number
-again? `cases.csv` holds published figures, each with source, date and how sure one can be.
+as our paraphrase: does it give a number, does it give a source, are the inputs there, in the second table, from which the
+number follows again? `cases.csv` holds published figures, each with source, date and how sure one can be.
 
     recomputable   a number, its source, and what it follows from
     measured       a number and its source

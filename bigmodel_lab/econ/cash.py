@@ -35,11 +35,16 @@ def runway(cash, burn, growth=0.0) -> Quantity:
     return Q(math.inf if x <= -1 else math.log1p(x) / math.log1p(g), "month")
 
 
+def _series(flows, unit: str) -> np.ndarray:
+    x = array("flows", flows, unit, low=-math.inf)
+    if x.ndim != 1:
+        raise ValueError(f"flows must have one dimension, one number a period, got {x.ndim}.")
+    return x
+
+
 def cash_path(cash, flows) -> Quantity:
     """Return cash now and after each month, USD (n_months + 1,); flows (n_months,): USD / month in, out negative."""
-    moves = array("flows", flows, FLOW, low=-math.inf)
-    if moves.ndim != 1:
-        raise ValueError(f"flows must have one dimension, months, got {moves.ndim}.")
+    moves = _series(flows, FLOW)
     return Q(number("cash", cash, "USD") + np.concatenate([[0.0], np.cumsum(moves)]), "USD")
 
 
@@ -56,7 +61,7 @@ def runway_of(cash, flows) -> Quantity:
 def npv(rate, flows) -> Quantity:
     """Return the present value, USD, of flows (n,) in USD, one a period, the first now; `rate` a period, above -1."""
     r = number("rate", rate, above=-1)
-    x = array("flows", flows, "USD", low=-math.inf)
+    x = _series(flows, "USD")
     return Q(float(np.sum(x / (1 + r) ** np.arange(len(x)))), "USD")
 
 
@@ -65,7 +70,7 @@ def irr(flows) -> float:
 
     Raises ValueError unless the sign of the flows changes exactly once, since then there is one rate and no more.
     """
-    x = array("flows", flows, "USD", low=-math.inf)
+    x = _series(flows, "USD")
     signs = np.sign(x[x != 0])
     changes = int(np.sum(signs[1:] != signs[:-1]))
     if changes != 1:

@@ -7,7 +7,8 @@ Told in chapter 25.
 
 import numpy as np
 
-from bigmodel_lab.econ.values import array
+from bigmodel_lab.econ.values import counts
+from bigmodel_lab.units import whole
 
 __all__ = ["cohort_table", "retention_curve"]
 
@@ -22,12 +23,15 @@ def cohort_table(
 
     Raises ValueError for an event before its customer joined or outside the table.
     """
-    start = array("joined", joined, high=months - 1).astype(int)
-    who = array("active_customer", active_customer, high=len(start) - 1).astype(int)
-    when = array("active_month", active_month, high=months - 1).astype(int)
-    if who.shape != when.shape:
+    months = whole("months", months, "month", low=1)
+    start = counts("joined", joined, high=months - 1)
+    who = counts("active_customer", active_customer, high=start.size - 1)
+    when = counts("active_month", active_month, high=months - 1)
+    if start.ndim != 1 or not start.size:
+        raise ValueError(f"joined must hold one month a customer, got shape {start.shape}.")
+    if who.shape != when.shape or who.ndim != 1:
         raise ValueError(
-            f"active_customer and active_month must have one length, got {len(who)} and {len(when)}."
+            f"active_customer and active_month must have one length, got {who.shape} and {when.shape}."
         )
     age = when - start[who]
     if (age < 0).any():
@@ -46,9 +50,17 @@ def cohort_table(
 
 
 def retention_curve(share, size) -> np.ndarray:
-    """Return the share active at each age (months,), over all customers that were observed at that age."""
+    """Return the share active at each age (months,), over all customers that were observed at that age.
+
+    share (months, months), size (months,) : as `cohort_table` gives them.
+    """
+    share, size = np.asarray(share, dtype=float), counts("size", size)
+    if share.ndim != 2 or size.shape != share.shape[:1]:
+        raise ValueError(
+            f"size must have one number a cohort, {share.shape[:1]}, got {size.shape}."
+        )
     seen = ~np.isnan(share)
-    weights = seen * np.asarray(size)[:, None]
+    weights = seen * size[:, None]
     total = weights.sum(0)
     out = np.full(share.shape[1], np.nan)
     np.divide((np.nan_to_num(share) * weights).sum(0), total, out=out, where=total > 0)

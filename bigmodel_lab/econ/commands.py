@@ -36,10 +36,11 @@ class CustomerValue(Command):
     discount: float = option(0.0, "interest a month")
 
     def answer(self) -> Answer:
-        value = ltv(self.arpa, self.gross_margin, self.churn, self.growth, self.discount)
+        terms = (self.arpa, self.gross_margin, self.churn, self.growth, self.discount)
+        value = ltv(*terms)
         details = {
             "over acquisition cost": ltv_to_cac(value, self.cac),
-            "paid back after": payback(self.cac, self.arpa, self.gross_margin, self.churn),
+            "paid back after": payback(self.cac, *terms) if self.cac < value.m else "never",
             "customer stays": lifetime(self.churn),
             "lost in a year": churn_over(self.churn, 12),
             "revenue, not profit": value / self.gross_margin if self.gross_margin else "no margin",

@@ -1,5 +1,6 @@
 """bml econ captable: a priced round over SAFEs and a pool, and who gets what at a sale."""
 
+from argparse import ArgumentTypeError
 from dataclasses import dataclass
 
 from bigmodel_lab.econ.captable import POOL, CapTable, Safe, priced_round
@@ -9,24 +10,43 @@ from bigmodel_lab.units import Q
 
 __all__ = ["CapTableCommand"]
 
+NEW = "new money"
+
 
 def named(option_name: str, text: str) -> dict[str, str]:
     """Return "a=1,b=2" as a dict of texts. Raises ValueError naming what has no "="."""
     out = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
-        name, equals, value = part.partition("=")
+        name, equals, value = (x.strip() for x in part.partition("="))
         if not equals or not name or name in out:
             raise ValueError(
                 f"{option_name} must read name=number,name=number with different names, got {part!r}."
             )
-        out[name.strip()] = value
+        if name in (NEW, POOL):
+            raise ValueError(f"{option_name} must not name {name!r}, which is an answer's line.")
+        out[name] = value
     return out
 
 
+def _read(option_name: str, holder: str, text: str) -> float:
+    try:
+        return amount(text)
+    except ArgumentTypeError as error:
+        raise ValueError(f"{option_name}, {holder!r}: {error}.") from None
+
+
 def _safe(holder: str, text: str) -> Safe:
-    paid, *terms = text.split("@")
-    cap = amount(terms[0]) if terms and terms[0] else None
-    return Safe(holder, amount(paid), cap, float(terms[1]) if len(terms) > 1 else 0.0)
+    paid, cap, discount, *more = [*text.split("@"), "", ""]
+    if any(more):
+        raise ValueError(
+            f"--safes, {holder!r}: must read USD@cap or USD@cap@discount, got {text!r}."
+        )
+    return Safe(
+        holder,
+        _read("--safes", holder, paid),
+        _read("--safes", holder, cap) if cap else None,
+        _read("--safes", holder, discount) if discount else 0.0,
+    )
 
 
 @dataclass(frozen=True)
@@ -54,20 +74,29 @@ class CapTableCommand(Command):
 
     founders: str = option("founders=10M", "shares by holder: Ada=6M,Ben=4M")
     old_pool: float = option(0.0, "options in the pool before the round")
-    safes: str = option("", "SAFEs: holder=USD@cap, holder=USD@cap@discount, holder=USD@@discount")
+    safes: str = option(
+        "",
+        "post-money SAFEs: holder=USD@cap, holder=USD@cap@discount or holder=USD@@discount, 0.2 for a fifth off",
+    )
     pre_money: float = option(16e6, "USD, before the new money, SAFEs and pool included")
     raise_usd: float = option(4e6, "USD of new money")
     pool: float | None = option(None, "share of the company that the pool is to be after the round")
     sale: float | None = option(None, "USD from a sale: 1x preferences, none participating")
 
     def answer(self) -> Answer:
-        shares = {name: amount(x) for name, x in named("--founders", self.founders).items()}
+        given = named("--founders", self.founders)
+        shares = {name: _read("--founders", name, x) for name, x in given.items()}
         safes = tuple(_safe(name, x) for name, x in named("--safes", self.safes).items())
+        if both := [s.holder for s in safes if s.holder in shares]:
+            raise ValueError(
+                f"--safes must not name {both[0]!r}, who is in --founders: a SAFE turns into preferred shares, which a sale "
+                "pays differently. Give the SAFE another name."
+            )
         old = {POOL: self.old_pool} if self.old_pool else {}
         done = priced_round(
             CapTable({**shares, **old}),
             self.pre_money,
-            {"new money": self.raise_usd},
+            {NEW: self.raise_usd},
             safes,
             self.pool,
         )
@@ -78,7 +107,7 @@ class CapTableCommand(Command):
         notes = ("shares are not rounded to whole ones",)
         if self.sale is not None:
             held = done.table.shares
-            invested = {s.holder: s.investment for s in safes} | {"new money": self.raise_usd}
+            invested = {s.holder: s.investment for s in safes} | {NEW: self.raise_usd}
             paid = waterfall(
                 self.sale,
                 tuple(Preferred(name, held[name], usd) for name, usd in invested.items()),

@@ -29,11 +29,11 @@ class Runway(Command):
 
     $ bml econ runway --scenario labs/scenarios/base.json
     runway                  11 month
-    alive after 12 months   0.699
-    alive after 24 months   0.365
-    alive after 36 months   0.364
-    half outlive            15 month
-    start cash for 9 in 10  4,100,000 USD
+    alive after 12 months   0.786
+    alive after 24 months   0.545
+    alive after 36 months   0.545
+    half outlive            more than 36 month
+    start cash for 9 in 10  3,530,000 USD
     note: runway: the month in which the first tenth of the companies is out of cash
     """
 
@@ -90,12 +90,7 @@ class Runway(Command):
                 "from the command line", self._company(), 60 if self.months is None else self.months
             )
         free = ("months", "paths", "seed", "scenario", "save")
-        given = [
-            "--" + f.name.replace("_", "-")
-            for f in fields(self)
-            if f.name not in free and getattr(self, f.name) != f.default
-        ]
-        if given:
+        if given := self.changed(*(f.name for f in fields(self) if f.name not in free)):
             raise ValueError(
                 f"scenario={self.scenario} holds all assumptions, and {', '.join(given)} would change some: change the "
                 "file instead, or leave --scenario out."
@@ -110,7 +105,12 @@ class Runway(Command):
 
     def _company(self) -> Company:
         rounds = ()
-        if self.round_month is not None:
+        if self.round_month is None:
+            if given := self.changed("round_amount", "round_probability"):
+                raise ValueError(
+                    f"{given[0]} is of a round: say when it comes, with --round-month."
+                )
+        else:
             rounds = (FundingRound(self.round_month, self.round_amount, self.round_probability),)
         same = (
             "cash",

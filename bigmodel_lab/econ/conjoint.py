@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
-from bigmodel_lab.econ.values import array
+from bigmodel_lab.econ.values import array, counts
 from bigmodel_lab.units import Q, Quantity
 
 __all__ = ["Choices", "fit_choices"]
@@ -63,7 +63,9 @@ def fit_choices(offers, chosen, features: tuple[str, ...]) -> Choices:
         raise ValueError(
             f"offers must have shape (n_tasks, n_offers, {len(features)}) for features {features}, got {x.shape}."
         )
-    y = array("chosen", chosen, high=x.shape[1] - 1).astype(int)
+    if len(set(features)) < len(features):
+        raise ValueError(f"features must have different names, got {', '.join(features)}.")
+    y = counts("chosen", chosen, high=x.shape[1] - 1)
     if y.shape != x.shape[:1]:
         raise ValueError(f"chosen must have one entry a task, ({x.shape[0]},), got {y.shape}.")
     scale = np.sqrt(np.mean((x - x.mean(1, keepdims=True)) ** 2, axis=(0, 1)))
@@ -81,7 +83,7 @@ def fit_choices(offers, chosen, features: tuple[str, ...]) -> Choices:
         return value / len(y), (np.einsum("tk,tkf->f", P, z) - z[rows, y].sum(0)) / len(y)
 
     best = minimize(loss, np.zeros(len(features)), jac=True, method="BFGS", options={"gtol": 1e-9})
-    if np.abs(best.x).max() > 15:
+    if np.abs(best.x).max() > 15 or best.fun < 1e-6:  # or the model foresees every choice
         name = features[int(np.argmax(np.abs(best.x)))]
         raise ValueError(
             f"chosen must not be decided by one feature every time: the part-worth of {name!r} has no limit."

@@ -17,7 +17,8 @@ from scipy.special import gammaln
 
 from bigmodel_lab.econ.bgnbd import BGNBD
 from bigmodel_lab.econ.purchases import Purchases
-from bigmodel_lab.units import Q, Quantity, number
+from bigmodel_lab.econ.values import array, counts
+from bigmodel_lab.units import Q, Quantity, number, whole
 
 __all__ = ["GammaGamma", "customer_value", "fit_gamma_gamma"]
 
@@ -36,7 +37,10 @@ class GammaGamma:
 
     def log_likelihood(self, spend, repeats) -> float:
         """Return the log density of mean spends (n,), USD, over `repeats` (n,) purchases each, all above 0."""
-        x, m, p, q, v = repeats, spend, self.p, self.q, self.v
+        x, m = _alike(spend, repeats, low=1)
+        if (m <= 0).any():
+            raise ValueError(f"spend must be above 0, got {m.min():g}: leave such customers out.")
+        p, q, v = self.p, self.q, self.v
         return float(
             np.sum(
                 gammaln(p * x + q) - gammaln(p * x) - gammaln(q) + q * np.log(v) + (p * x - 1) * np.log(m)
@@ -49,18 +53,27 @@ class GammaGamma:
 
         Raises ValueError for q <= 1 where a customer has too few purchases: the mean is then infinite.
         """
-        below = self.p * np.asarray(repeats) + self.q - 1
+        x, m = _alike(spend, repeats)
+        below = self.p * x + self.q - 1
         if (below <= 0).any():
             raise ValueError(
                 f"q must be above 1 for customers without repeats, got {self.q:g}: the mean is infinite."
             )
-        return self.p * (self.v + np.asarray(spend) * repeats) / below
+        return self.p * (self.v + m * x) / below
+
+
+def _alike(spend, repeats, low=0):
+    """Return repeats and spends in USD as arrays, checked."""
+    m, x = array("spend", spend, "USD"), counts("repeats", repeats, low=low)
+    if m.shape != x.shape:
+        raise ValueError(f"spend and repeats must have one shape, got {m.shape} and {x.shape}.")
+    return x, m
 
 
 def fit_gamma_gamma(seen: Purchases) -> GammaGamma:
     """Return the parameters that make the spends of the customers with repeats most likely.
 
-    Raises ValueError without spends, and RuntimeError if the search does not end at a maximum.
+    Raises ValueError without spends, or if the likelihood has no maximum, as where all spend the same.
     """
     if seen.spend is None:
         raise ValueError("spend must be given, got None: the model is about amounts.")
@@ -76,10 +89,14 @@ def fit_gamma_gamma(seen: Purchases) -> GammaGamma:
 
     start = np.log([2.0, 2.0, float(np.mean(m))])
     best = minimize(
-        loss, start, method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-13, "maxiter": 8000}
+        loss, start, method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-13, "maxiter": 2000}
     )
     if not best.success or np.abs(best.x).max() > 12:
-        raise RuntimeError(f"no maximum found near {np.exp(best.x)}: {best.message}")
+        p, q, v = np.exp(best.x)
+        raise ValueError(
+            "spend must differ over customers and within them: its likelihood still rises at "
+            f"p={p:.3g}, q={q:.3g}, v={v:.3g}. Take more customers, or those with more repeats."
+        )
     return GammaGamma(*map(float, np.exp(best.x)))
 
 
@@ -96,7 +113,9 @@ def customer_value(
     gross_margin : share of a purchase that is left after its cost, 0 to 1; discount : interest a week.
     """
     g, d = number("gross_margin", gross_margin, high=1), number("discount", discount)
-    n = int(number("weeks", weeks, low=1, high=1000))
+    n = whole("weeks", weeks, "week", low=1, high=1000)
+    if seen.spend is None:
+        raise ValueError("spend must be given, got None: without amounts there is no value.")
     grown = np.array([buying.expected(t, seen) for t in range(n + 1)]) if d else None
     if grown is None:
         bought = buying.expected(n, seen)

@@ -55,5 +55,5 @@ def rule_of_40(growth, margin, basis: str) -> tuple[float, str]:
         raise ValueError(
             "basis must name the margin, such as 'EBITDA' or 'free cash flow', got ''."
         )
-    verdict = "clears" if total >= 0.4 else "misses"
+    verdict = "clears" if total >= 0.4 - 1e-9 else "misses"  # 0.7 - 0.3 is 0.39999999999999997
     return total, f"{total:.0%} on {basis}: {verdict} 40 %"

@@ -39,6 +39,13 @@ class Sourcing:
         )
 
 
+def _months(volume) -> np.ndarray:
+    v = np.atleast_1d(array("volume", volume, VOLUME))
+    if v.ndim != 1 or not v.size:
+        raise ValueError(f"volume must hold one number a month, at least one, got shape {v.shape}.")
+    return v
+
+
 def _cumulative(way: Sourcing, volume: np.ndarray, discount: float) -> np.ndarray:
     upfront, monthly, per_token = way.numbers()
     t = np.arange(1, len(volume) + 1)
@@ -47,13 +54,13 @@ def _cumulative(way: Sourcing, volume: np.ndarray, discount: float) -> np.ndarra
 
 def total_cost(way: Sourcing, volume, discount=0.0) -> Quantity:
     """Return present cost, USD, of serving `volume` (n_months,), Mtoken / month, at `discount` a month."""
-    v = np.atleast_1d(array("volume", volume, VOLUME))
+    v = _months(volume)
     return Q(float(_cumulative(way, v, number("discount", discount))[-1]), "USD")
 
 
 def break_even_month(make: Sourcing, buy: Sourcing, volume, discount=0.0) -> int | None:
     """Return the first month, from 1, at whose end `make` has cost no more than `buy` in all; None if not within `volume`."""
-    v, d = np.atleast_1d(array("volume", volume, VOLUME)), number("discount", discount)
+    v, d = _months(volume), number("discount", discount)
     paid = np.flatnonzero(_cumulative(make, v, d) <= _cumulative(buy, v, d))
     return int(paid[0]) + 1 if len(paid) else None
 

@@ -47,6 +47,8 @@ def choose_mitigations(
     """
     money = number("budget", budget, "USD")
     loss = {r.name: r.probability * number("loss", r.loss, "USD") for r in register}
+    if len(loss) < len(register):
+        raise ValueError(f"register must name each risk once, got {[r.name for r in register]}.")
     for m in measures:
         if m.risk not in loss:
             raise ValueError(
@@ -54,28 +56,47 @@ def choose_mitigations(
             )
     if len(measures) > 24:
         raise ValueError(f"measures must be at most 24, got {len(measures)}: group them first.")
-    costs = [number("cost", m.cost, "USD") for m in measures]
-    best = (0.0, 0.0, ())  # avoided, -cost, chosen
+    if len({m.name for m in measures}) < len(measures):
+        raise ValueError(f"measures must have different names, got {[m.name for m in measures]}.")
+    cost = {m.name: number("cost", m.cost, "USD") for m in measures}
+    order = sorted(measures, key=lambda m: _ratio(m.reduces * loss[m.risk], cost[m.name]))
+    total = sum(loss.values())
+    equal = 1e-12 * total  # sums in another order differ by so much
+    best = (0.0, 0.0, frozenset())  # avoided, cost, names
 
     def search(i, spent, left, chosen):
         nonlocal best
-        avoided = sum(loss.values()) - sum(left.values())
-        if (avoided, -spent) > best[:2]:
-            best = (avoided, -spent, chosen)
-        if i == len(measures):
+        avoided = total - sum(left.values())
+        gain = avoided - best[0]
+        if gain > equal or (gain >= -equal and spent < best[1]):
+            best = (avoided, spent, chosen)
+        if i == len(order) or avoided + _bound(order[i:], cost, money - spent, left) < best[0]:
             return
-        # what the rest could add if money did not matter: taken alone, each takes at least as much as after another
-        bound = sum(m.reduces * left[m.risk] for m in measures[i:])
-        if avoided + bound < best[0]:
-            return
-        if spent + costs[i] <= money:
-            m = measures[i]
+        m = order[i]
+        if spent + cost[m.name] <= money:
             less = left | {m.risk: left[m.risk] * (1 - m.reduces)}
-            search(i + 1, spent + costs[i], less, (*chosen, m.name))
+            search(i + 1, spent + cost[m.name], less, chosen | {m.name})
         search(i + 1, spent, left, chosen)
 
-    search(0, 0.0, loss, ())
-    avoided, cost, chosen = best
-    return Choice(
-        chosen, Q(-cost, "USD"), Q(avoided, "USD"), Q(sum(loss.values()) - avoided, "USD")
+    search(0, 0.0, loss, frozenset())
+    avoided, spent, names = best
+    chosen = tuple(m.name for m in measures if m.name in names)
+    return Choice(chosen, Q(spent, "USD"), Q(avoided, "USD"), Q(total - avoided, "USD"))
+
+
+def _ratio(benefit, cost) -> float:
+    """Sorts the most benefit for the money first, and what costs nothing before all."""
+    return -benefit / cost if cost else -float("inf")
+
+
+def _bound(rest, cost, money, left) -> float:
+    """What the rest could avoid at most: each as if alone, which is no less than after another, the last one in part."""
+    worth = sorted(
+        ((m.reduces * left[m.risk], cost[m.name]) for m in rest), key=lambda vc: _ratio(*vc)
     )
+    total = 0.0
+    for benefit, price in worth:
+        if price > money:
+            return total + benefit * money / price
+        total, money = total + benefit, money - price
+    return total

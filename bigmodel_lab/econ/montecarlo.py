@@ -26,6 +26,7 @@ __all__ = ["Paths", "paired", "simulate"]
 EVENTS = np.uint64(
     0x5851F42D4C957F2D
 )  # tells the stream of incidents and rounds from that of demand
+BLOCK = 20_000_000  # months of all paths in one call of the kernel, about a second: Ctrl-C waits for its end
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ class Paths:
 
     def survival(self, month: int | None = None) -> float:
         """Return the share of companies that still have cash after `month` (default: the last)."""
-        t = self.months if month is None else whole("month", month, high=self.months)
+        t = self.months if month is None else whole("month", month, "month", high=self.months)
         return float(np.mean(self.month_out > t))
 
     def standard_error(self, month: int | None = None) -> float:
@@ -109,7 +110,11 @@ def simulate(
     key = np.uint64(generator(seed, "econ", "company").integers(2**64, dtype=np.uint64))
     known = np.array([x[name] for name in rest])
     flags = np.array([keep_cash, on_credit])
-    _paths(key, levels, unsure, known, amounts, chances, needs, T, flags, out, ends, kept)
+    rounds = np.stack([amounts, chances, needs])
+    step = max(1, BLOCK // T)
+    for first in range(0, n, step):
+        last = min(first + step, n)
+        _paths(first, last, key, levels, unsure, known, rounds, T, flags, out, ends, kept)
     return Paths(T, ends, *out, kept if keep_cash else None, on_credit)
 
 
@@ -124,17 +129,18 @@ def paired(a: Paths, b: Paths, month: int | None = None) -> tuple[float, float]:
             f"a and b must be pairs, got {len(a.month_out)} paths of {a.months} months and {len(b.month_out)} of {b.months}: "
             "simulate both with the same paths, months and seed."
         )
-    t = a.months if month is None else whole("month", month, high=a.months)
+    t = a.months if month is None else whole("month", month, "month", high=a.months)
     gain = (a.month_out > t).astype(float) - (b.month_out > t)
     return float(gain.mean()), float(gain.std() / math.sqrt(len(gain)))
 
 
 @njit(parallel=True, cache=True)
-def _paths(key, levels, unsure, known, amounts, chances, needs, T, flags, out, ends, kept):
+def _paths(first, last, key, levels, unsure, known, rounds, T, flags, out, ends, kept):
     keep, on_credit = flags
+    amounts, chances, needs = rounds
     cash0, customers0, growth, market, decline, fixed_growth = known[:6]
     shock, persistence, p_incident, incident_cost = known[6:]
-    for i in prange(ends.size):
+    for i in prange(first, last):
         state, events = start(key, i), start(key ^ EVENTS, i)
         own = np.empty(6)
         for j in range(0, 6, 2):

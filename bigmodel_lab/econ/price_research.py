@@ -3,10 +3,12 @@
 Van Westendorp asks at which price a thing is too cheap to trust, a bargain, getting expensive, too expensive. Where the curves
 of answers cross:
 
-    lower end of the range      too cheap = expensive           upper end       bargain = too expensive
-    indifference                bargain = expensive             optimal price   too cheap = too expensive
+    indifference       bargain = expensive          optimal price   too cheap = too expensive
+    narrower range     too cheap = expensive        to              bargain = too expensive
+    original range     too cheap = not a bargain    to              not expensive = too expensive
 
-It never asks whether anybody would buy. Gabor and Granger do, at several prices, so that revenue and profit follow. Both ask
+The 1976 paper has the original range; most reports and tools since draw the narrower one under the same name. The method
+never asks whether anybody would buy. Gabor and Granger do, at several prices, so that revenue and profit follow. Both ask
 for words, not money: treat the answers as an upper end. Sources: van Westendorp (1976), ESOMAR; Gabor and Granger (1966),
 Economica 33. Told in chapter 21.
 """
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bigmodel_lab.econ.values import array
+from bigmodel_lab.errors import require_choice
 from bigmodel_lab.units import Q, Quantity, number
 
 __all__ = ["DemandPoint", "PriceSensitivity", "gabor_granger", "van_westendorp"]
@@ -27,18 +30,22 @@ EACH = "USD / customer / month"
 class PriceSensitivity:
     """Van Westendorp's four prices, USD / customer / month."""
 
-    low: Quantity  # point of marginal cheapness
+    low: Quantity  # point of marginal cheapness, of the range that was asked for
     high: Quantity  # point of marginal expensiveness
     indifference: Quantity
     optimal: Quantity
 
 
-def van_westendorp(too_cheap, bargain, expensive, too_expensive) -> PriceSensitivity:
+def van_westendorp(
+    too_cheap, bargain, expensive, too_expensive, ends: str = "narrower"
+) -> PriceSensitivity:
     """Return where the four curves of answers cross.
 
-    Each argument holds one price a respondent (n,), USD / customer / month. Curves are linear between the prices named. Raises
-    ValueError for a respondent whose four prices do not rise, or where two curves do not cross.
+    Each of the four holds one price a respondent (n,), USD / customer / month. ends : which range, "narrower" or "original".
+    Curves are linear between the prices named. Raises ValueError for a respondent whose four prices do not rise, or where two
+    curves do not cross.
     """
+    require_choice("ends", ends, ("narrower", "original"))
     names = ("too_cheap", "bargain", "expensive", "too_expensive")
     answers = [
         array(n, x, EACH)
@@ -71,9 +78,13 @@ def van_westendorp(too_cheap, bargain, expensive, too_expensive) -> PriceSensiti
         part = -gap[i - 1] / (gap[i] - gap[i - 1])
         return Q(float(grid[i - 1] + part * (grid[i] - grid[i - 1])), EACH)
 
+    if ends == "original":
+        low, high = (falling[0], 1 - falling[1]), (1 - rising[0], rising[1])
+    else:
+        low, high = (falling[0], rising[0]), (falling[1], rising[1])
     return PriceSensitivity(
-        low=cross(falling[0], rising[0]),
-        high=cross(falling[1], rising[1]),
+        low=cross(*low),
+        high=cross(*high),
         indifference=cross(falling[1], rising[0]),
         optimal=cross(falling[0], rising[1]),
     )
@@ -97,9 +108,10 @@ def gabor_granger(highest, prices, cost=0.0) -> tuple[DemandPoint, ...]:
     """
     most, ladder = array("highest", highest, EACH), array("prices", prices, EACH)
     c = number("cost", cost, EACH)
-    if not most.size or ladder.ndim != 1 or (np.diff(ladder) <= 0).any():
+    if not most.size or ladder.ndim != 1 or not ladder.size or (np.diff(ladder) <= 0).any():
         raise ValueError(
-            "prices must be one rising ladder, and highest must hold at least one answer."
+            "prices must be one rising ladder, and highest must hold at least one answer, got shapes "
+            f"{ladder.shape} and {most.shape}."
         )
     out = []
     for p in map(float, ladder):

@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 
 from bigmodel_lab import data
-from bigmodel_lab.econ.values import array
+from bigmodel_lab.econ.values import array, counts
 
 __all__ = ["Purchases", "load_cdnow"]
 
@@ -25,15 +25,19 @@ class Purchases:
     later: np.ndarray | None = None  # repeats in a period afterwards, to check forecasts with
 
     def __post_init__(self):
+        how = {
+            "repeats": (counts, ""), "recency": (array, "week"), "age": (array, "week"),
+            "spend": (array, "USD"), "later": (counts, ""),
+        }  # fmt: skip
         given = {
-            n: array(n, getattr(self, n))
-            for n in ("repeats", "recency", "age", "spend", "later")
-            if getattr(self, n) is not None
+            name: check(name, getattr(self, name), unit).astype(float)
+            for name, (check, unit) in how.items()
+            if getattr(self, name) is not None
         }
         lengths = {name: x.shape for name, x in given.items()}
         if len(set(lengths.values())) != 1 or given["age"].ndim != 1 or not given["age"].size:
             raise ValueError(
-                f"repeats, recency, age, spend and later must be arrays of one length, got {lengths}."
+                f"repeats, recency, age, spend and later must be arrays of one length, not empty, got {lengths}."
             )
         bad = np.flatnonzero(
             (given["recency"] > given["age"]) | ((given["repeats"] == 0) != (given["recency"] == 0))

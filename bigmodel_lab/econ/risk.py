@@ -1,7 +1,7 @@
 """Risks: a register, the yearly loss that it adds up to, value at risk and expected shortfall.
 
-    VaR_p   the loss that is not passed with probability p
-    ES_p    the mean of the losses beyond it: the mean over the worst 1 - p of cases (Rockafellar and Uryasev, 2000)
+    VaR_p   the least loss that is not passed with at least the probability p
+    ES_p    the mean over the worst 1 - p of cases (Rockafellar and Uryasev, 2002, which also has this VaR)
     normal  VaR = mu + sigma z_p,  ES = mu + sigma phi(z_p) / (1 - p)
 
 A register's expected loss is sum(probability * loss); two registers with the same one can have very different tails. Each
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-from bigmodel_lab.econ.values import array
+from bigmodel_lab.econ.values import array, probabilities
 from bigmodel_lab.rng import generator
 from bigmodel_lab.units import Q, Quantity, number, whole
 
@@ -60,22 +60,28 @@ def simulate_losses(register: tuple[Risk, ...], years: int = 100_000, seed: int 
     return Q(total, "USD")
 
 
-def tail(losses, p: float = 0.95) -> tuple[Quantity, Quantity]:
-    """Return (value at risk, expected shortfall), USD, of equally likely losses (n,), at the level `p` below 1.
+def tail(losses, p: float = 0.95, chances=None) -> tuple[Quantity, Quantity]:
+    """Return (value at risk, expected shortfall), USD, of losses (n,) at the level `p` below 1.
 
-    The expected shortfall is the mean of the worst (1 - p) n, the last of them counted in part where that is no whole
-    number, so that it never falls when losses rise.
+    chances : their probabilities (n,), which sum to 1; all equal if None. The expected shortfall is the mean over the worst
+    1 - p of probability, the last loss counted in part, so that it never falls when losses rise. Of 100 equally likely losses
+    at 95 % the VaR is the sixth worst; some books take the fifth. Raises ValueError for chances that do not sum to 1.
     """
-    x = np.sort(array("losses", losses, "USD", low=-math.inf).ravel())[::-1]
+    x = array("losses", losses, "USD", low=-math.inf).ravel()
     level = number("p", p, high=1 - 1e-12)
     if not len(x):
         raise ValueError("losses must hold at least one, got none.")
-    count = (1 - level) * len(x)
-    k = min(int(count + 1e-9), len(x))
-    rest = max(0.0, count - k)
-    edge = x[min(k, len(x) - 1)]
-    var = x[max(0, math.ceil(count - 1e-9) - 1)]
-    return Q(float(var), "USD"), Q(float((x[:k].sum() + rest * edge) / count), "USD")
+    if chances is None:
+        w = np.full(len(x), 1 / len(x))
+    elif len(w := probabilities("chances", chances)) != len(x):
+        raise ValueError(f"chances must have one entry a loss, {len(x)}, got {len(w)}.")
+    worst_first = np.argsort(-x, kind="stable")
+    x, w = x[worst_first], w[worst_first]
+    so_far = np.cumsum(w)  # probability of a loss as bad, down to each
+    beyond = 1 - level
+    part = np.clip(beyond - (so_far - w), 0, w)  # of each loss's probability that is in the tail
+    k = min(int(np.searchsorted(so_far, beyond + 1e-9, side="right")), len(x) - 1)
+    return Q(float(x[k]), "USD"), Q(float(part @ x / part.sum()), "USD")
 
 
 def normal_tail(mean, deviation, p: float = 0.95) -> tuple[Quantity, Quantity]:

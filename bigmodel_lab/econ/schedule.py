@@ -68,6 +68,10 @@ def _order(tasks: tuple[Task, ...]) -> list[Task]:
             f"tasks must have different names and be at least one, got {[t.name for t in tasks]}."
         )
     for t in tasks:
+        if isinstance(t.after, str):
+            raise TypeError(
+                f"after of {t.name!r} must be a tuple of names, such as ({t.after!r},), got {t.after!r}."
+            )
         if missing := [n for n in t.after if n not in by_name]:
             raise ValueError(f"after of {t.name!r} must name tasks, got {missing[0]!r}.")
     try:

@@ -50,13 +50,15 @@ def tornado(
     known = company.numbers() if build is None else [f.name for f in fields(company)]
     kind = type(company).__name__
     bars = []
-    for name, (low, high) in ranges.items():
+    for name, ends in ranges.items():
         if name not in known:
             raise ValueError(
                 f"ranges must name assumptions of a {kind}, {', '.join(known)}; got {name!r}."
             )
-        ends = (replace(company, **{name: value}) for value in (low, high))
-        made = (build(c) if build else c for c in ends)
+        if not isinstance(ends, tuple | list) or len(ends) != 2:
+            raise ValueError(f"ranges of {name!r} must be (low, high), got {ends!r}.")
+        variants = (replace(company, **{name: value}) for value in ends)
+        made = (build(c) if build else c for c in variants)
         at = [float(outcome(simulate(c, paths, months, seed))) for c in made]
-        bars.append(Bar(name, low, high, *at))
+        bars.append(Bar(name, *ends, *at))
     return sorted(bars, key=lambda bar: -bar.swing)

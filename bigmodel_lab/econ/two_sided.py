@@ -9,6 +9,7 @@ Source: M. Armstrong, Competition in two-sided markets, RAND Journal of Economic
 slope_1 slope_2 (benefit_1 + benefit_2)^2 < 4; beyond, growth feeds itself without end and is refused. Told in chapter 21.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,13 +28,13 @@ class Side:
     name: str
     base: float  # members, in customer, at price 0 with nobody on the other side
     slope: float  # customer for each USD / month that joining is worth more
-    benefit: float  # USD / month to a member from each member of the other side
+    benefit: float  # USD / month to a member from each member of the other side; below 0 if they annoy, as advertising may
     cost: Quantity | float = 0.0  # USD / customer / month
 
     def __post_init__(self):
         number(f"base of {self.name!r}", self.base, "customer", above=0)
         number(f"slope of {self.name!r}", self.slope, above=0)
-        number(f"benefit of {self.name!r}", self.benefit)
+        number(f"benefit of {self.name!r}", self.benefit, low=-math.inf)
         number(f"cost of {self.name!r}", self.cost, EACH)
 
 
@@ -77,7 +78,10 @@ def platform(one: Side, two: Side, price_one, price_two) -> PlatformOutcome:
 
 
 def best_prices(one: Side, two: Side) -> PlatformOutcome:
-    """Return the outcome at the prices that bring most profit. Raises ValueError where profit has no maximum."""
+    """Return the outcome at the prices that bring most profit.
+
+    Raises ValueError where profit has no maximum, or where a side is best left alone.
+    """
     together = one.benefit + two.benefit
     if one.slope * two.slope * together**2 >= 4:
         raise ValueError(
@@ -88,6 +92,12 @@ def best_prices(one: Side, two: Side) -> PlatformOutcome:
     a = np.array([[2 / one.slope, -together], [-together, 2 / two.slope]])
     b = [s.base / s.slope - number("cost", s.cost, EACH) for s in (one, two)]
     n1, n2 = np.linalg.solve(a, b)
+    for s, n in ((one, n1), (two, n2)):
+        if n < 0:
+            raise ValueError(
+                f"base of {s.name!r} must be larger for what a member costs: with {n:.4g} members at best, the platform "
+                "does better without that side."
+            )
     p1 = one.benefit * n2 + (one.base - n1) / one.slope
     p2 = two.benefit * n1 + (two.base - n2) / two.slope
     return platform(one, two, float(p1), float(p2))

@@ -77,27 +77,29 @@ def ltv_to_cac(ltv, cac) -> float:
     return value / number("cac", cac, "USD / customer", above=0)
 
 
-def payback(cac, arpa, gross_margin, churn=0.0) -> Quantity:
+def payback(cac, arpa, gross_margin, churn=0.0, growth=0.0, discount=0.0) -> Quantity:
     """Return the months until gross profit has paid for the acquisition.
 
-    cac : USD / customer, arpa : USD / customer / month, gross_margin : 0 to 1. With `churn` (a month) the customers that
-    leave before then are counted, too. Raises ValueError if the money never comes back.
+    cac : USD / customer, arpa : USD / customer / month, gross_margin : 0 to 1. With `churn`, the customers that leave before
+    then are counted, too; churn, growth and discount are those of `ltv`. Raises ValueError if the money never comes back.
     """
     cost = number("cac", cac, "USD / customer")
     paid = number("arpa", arpa, "USD / customer / month", above=0)
     monthly = paid * number("gross_margin", gross_margin, high=1, above=0)
     c = number("churn", churn, high=1)
-    if c == 0:
+    kept = (1 - c) * (1 + number("growth", growth, low=-1)) / (1 + number("discount", discount))
+    x = kept - 1  # by how much the next month's payment differs
+    if x == 0:
         return Q(cost / monthly, "month")
-    if cost * c >= monthly:
+    if cost * -x >= monthly:
         raise ValueError(
-            f"cac={cost:g} USD / customer is never paid back: at churn={c:g} a customer brings {monthly / c:.4g} USD of "
+            f"cac={cost:g} USD / customer is never paid back: at churn={c:g} a customer brings {monthly / -x:.4g} USD of "
             "gross profit in all."
         )
-    # whole months k with sum over t < k of monthly (1 - c)^t <= cost, then a part of the next month's payment
-    k = math.floor(math.log1p(-cost * c / monthly) / math.log1p(-c)) if c < 1 else 0
-    left = cost - monthly * (1 - (1 - c) ** k) / c
-    return Q(k + left / (monthly * (1 - c) ** k), "month")
+    # whole months k with sum over t < k of monthly kept^t <= cost, then a part of the next month's payment
+    k = math.floor(math.log1p(cost * x / monthly) / math.log1p(x)) if x > -1 else 0
+    left = cost - monthly * (kept**k - 1) / x
+    return Q(k + left / (monthly * kept**k), "month")
 
 
 def burn_multiple(net_burn, net_new_arr) -> float:
@@ -111,7 +113,7 @@ def burn_multiple(net_burn, net_new_arr) -> float:
 
 def burn_band(multiple) -> str:
     """Return Sacks's word for a burn multiple; a boundary counts to the worse side."""
-    x = number("multiple", multiple)
+    x = number("multiple", multiple) + 1e-9  # 0.3 / 0.1 is 2.9999999999999996
     return next(word for bound, word in BURN_BANDS if x < bound)
 
 

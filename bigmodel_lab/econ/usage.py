@@ -36,7 +36,7 @@ class Usage:
         if self.law == "lomax":
             number("spread", self.spread, above=1)  # at 1 and below the mean is infinite
         else:
-            number("spread", self.spread)
+            number("spread", self.spread, high=10)  # beyond, nearly all use nothing
 
     @cached_property
     def tokens(self) -> float:

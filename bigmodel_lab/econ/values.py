@@ -7,7 +7,7 @@ import numpy as np
 
 from bigmodel_lab.units import Q, Quantity, number
 
-__all__ = ["array", "probabilities", "ratio", "share"]
+__all__ = ["array", "counts", "probabilities", "ratio", "share"]
 
 
 def array(name: str, value, unit: str = "", low: float = 0.0, high: float = math.inf) -> np.ndarray:
@@ -34,6 +34,18 @@ def array(name: str, value, unit: str = "", low: float = 0.0, high: float = math
         label = f"{name}[{', '.join(map(str, place))}]" if place else name
         number(label, float(x[place]), unit, low, high)  # raises, with the rule
     return x
+
+
+def counts(
+    name: str, value, unit: str = "", low: float = 0.0, high: float = math.inf
+) -> np.ndarray:
+    """Return `value` as an array of whole numbers, int64, checked as `array` does; 2.0 is whole, 2.5 is refused."""
+    x = array(name, value, unit, low, high)
+    wrong = x != np.floor(x)
+    if wrong.any():
+        place = ", ".join(map(str, map(int, np.argwhere(wrong)[0])))
+        raise ValueError(f"{name}[{place}] must be a whole number, got {x[wrong][0]:g}.")
+    return x.astype(np.int64)
 
 
 def share(name: str, value) -> float:

@@ -25,6 +25,9 @@ def test_peeking():
     McPherson and Rowe, 1969, table 2), though one look at the end errs in 5 %; the always valid test stays below 5 %."""
     a, b, n = experiments(0.1, 0.1)
     assert ever(z_test, a, b, n) == pytest.approx(0.32, abs=0.05)
+    for looks, printed in [(2, 0.083), (5, 0.142), (10, 0.193)]:  # the same table
+        at = np.arange(1, looks + 1) * LOOKS // looks - 1
+        assert ever(z_test, a[:, at], b[:, at], n[at]) == pytest.approx(printed, abs=0.045)
     once = np.mean(z_test(a[:, -1], b[:, -1], np.full(TESTS, n[-1])) <= 0.05)
     assert once == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / TESTS))
     assert ever(lambda *x: msprt(*x, tau=0.01).p_value, a, b, n) <= 0.05
@@ -89,6 +92,17 @@ def test_refused():
         z_test(np.array([1]), np.array([4]), np.array([3]))
     with pytest.raises(ValueError, match="n must be one rising series"):
         msprt(np.array([1, 1]), np.array([1, 2]), np.array([9, 9]))
+    with pytest.raises(
+        ValueError,
+        match="successes_a must be cumulative, as n is: at look 1 it changes by -2 while",
+    ):
+        msprt([5, 3], [5, 6], [10, 20])
+    with pytest.raises(
+        ValueError, match=r"successes_b must be cumulative, as n is: at look 1 .* by 9"
+    ):
+        msprt([0, 1], [0, 9], [10, 15])
+    with pytest.raises(ValueError, match="n must be one rising series"):
+        msprt([], [], [])
     with pytest.raises(ValueError, match="lift must not be 0"):
         sample_size(0.1, 0)
     with pytest.raises(ValueError, match=r"lift must be between -0.1 and 0.9"):

@@ -66,9 +66,37 @@ def test_fit():
 def test_refused():
     with pytest.raises(ValueError, match="at least 4 points"):
         fit_bass([1, 2], [3, 4])
+    with pytest.raises(ValueError, match="adopters must be above 0 in the end"):
+        fit_bass([1, 2, 3, 4], [0, 0, 0, 0])
+    for t, n in [
+        (range(1, 7), range(1, 7)), ([1, 2, 3, 4], [5, 5, 5, 5]),
+        (range(2000, 2012), AVERAGE.share(range(12))),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match="do not determine p, q and market: count years from"):
+            fit_bass(t, n)
     with pytest.raises(ValueError, match="must not fall"):
         fit_bass([1, 2, 3, 4], [4, 3, 5, 6])
     with pytest.raises(ValueError, match="p must be a finite number above 0 in 1 / year"):
         Bass(0, 0.3)
     with pytest.raises(TypeError, match="p must be a quantity in 1 / year"):
         Bass(Q(1, "USD"), 0.3)
+
+
+@pytest.mark.parametrize(
+    ("p", "q", "market", "peak_year", "peak_sales"),
+    [
+        (0.0026167, 0.21566, 40_001, 20.1, 2200), (0.018119, 0.17110, 21_973, 11.6, 1200),
+        (0.027877, 0.25105, 96_717, 7.8, 7500), (0.017703, 0.29695, 5_793, 8.9, 500),
+        (0.010399, 0.41861, 16_895, 8.6, 1800), (0.017206, 0.35688, 15_092, 8.1, 1500),
+        (0.0091837, 0.33790, 44_751, 10.3, 4000), (0.005876, 0.24387, 76_589, 14.9, 4800),
+        (0.017135, 0.30145, 58_838, 9.0, 4800), (0.028632, 0.32791, 55_696, 6.8, 5500),
+        (0.024796, 0.65410, 21_937, 4.8, 3800),
+    ],
+)  # fmt: skip
+def test_bass_1969_predicted_peaks(p, q, market, peak_year, peak_sales):
+    """Bass (1969), tables 2 and 3: p, q and m (thousand) of refrigerators, freezers, black and white television, softeners,
+    air conditioners, dryers, mowers, bed coverings, coffee makers, irons and record players, and the predicted year and
+    sales of the peak. The paper cuts years to one digit and sales to two: to 0.3 years and 6 %."""
+    when, most, _ = Bass(p, q, market).peak()
+    assert when.magnitude == pytest.approx(peak_year, abs=0.3)
+    assert most.magnitude == pytest.approx(peak_sales, rel=0.06)

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from scipy.integrate import quad
+from scipy.special import hyp2f1
 
 from bigmodel_lab.econ import BGNBD, Purchases, fit_bgnbd, load_cdnow
 from bigmodel_lab.rng import generator
+from bigmodel_lab.units import Q
 
 PUBLISHED = BGNBD(0.243, 4.414, 0.793, 2.426)
 
@@ -122,5 +124,60 @@ def test_refused():
         fit_bgnbd(Purchases(0 * ones, 0 * ones, ones))
     with pytest.raises(ValueError, match="alpha must be a finite number above 0"):
         BGNBD(1, 0, 1, 1)
-    with pytest.raises(ValueError, match="a=1 makes"):
-        BGNBD(1, 1, 1.0, 1).expected(3, load_cdnow())
+    with pytest.raises(ValueError, match=r"repeats\[0\] must be a whole number, got 1\.5"):
+        Purchases([1.5], [1], [2])
+    with pytest.raises(ValueError, match="arrays of one length, not empty"):
+        Purchases([], [], [])
+    with pytest.raises(TypeError, match=r"age must be a quantity in week"):
+        Purchases([0], [0], Q(3, "USD"))
+    with pytest.raises(ValueError, match="seen must hold customers who differ in repeats"):
+        fit_bgnbd(Purchases(np.ones(20), np.full(20, 5.0), np.full(20, 10.0)))
+
+
+def test_published_forecasts_of_single_customers():
+    """The package lifetimes prints the five best customers of the coming week, by the rounded published parameters: repeats,
+    recency, age and expected purchases. The R package BTYD: a new customer buys 1.444 times again in 52 weeks, and
+    customer 1516 25.76 times more in the next 52. To the digits printed."""
+    rows = [
+        (18, 35.14, 35.86, 0.424877), (19, 34.00, 34.14, 0.474738), (17, 28.43, 28.86, 0.486526),
+        (29, 37.71, 38.00, 0.662396), (26, 30.86, 31.00, 0.710623),
+    ]  # fmt: skip
+    x, t_x, T, printed = np.array(rows).T
+    assert PUBLISHED.expected(1, Purchases(x, t_x, T)) == pytest.approx(printed, abs=5e-6)
+    exact = BGNBD(0.242593, 4.413532, 0.792886, 2.425752)
+    assert exact.expected_new(52) == pytest.approx(1.444, abs=5e-4)
+    assert exact.expected(52, Purchases(x[4:], t_x[4:], T[4:]))[0] == pytest.approx(25.76, abs=5e-3)
+
+
+@pytest.mark.parametrize("x", [3.0, 40.0, 400.0])
+def test_the_formula_of_the_paper(x):
+    """Equation 10 as printed, where its terms still fit a float."""
+    r, alpha, a, b = 0.243, 4.414, 0.793, 2.426
+    seen, t, T = Purchases([x], [38.0], [39.0]), 20.0, 39.0
+    F = hyp2f1(r + x, b + x, a + b + x - 1, t / (alpha + T + t))
+    left = 1 - ((alpha + T) / (alpha + T + t)) ** (r + x) * F
+    want = (a + b + x - 1) / (a - 1) * left * PUBLISHED.alive(seen)
+    assert PUBLISHED.expected(20, seen) == pytest.approx(want, rel=1e-9)
+
+
+def test_where_the_formula_is_nought_over_nought():
+    """a = 1, a + b = 1 and thousands of purchases: neighbours on both sides bound the value, and it is a number."""
+    few, many = Purchases([0], [0], [10.0]), Purchases([5000], [38.9], [39.0])
+    for a, b in [(1.0, 2.0), (0.4, 0.6), (1.0, 1e-3)]:
+        below, at, above = (
+            (m.expected_new(30.0), m.expected(30, few)[0])
+            for m in (BGNBD(0.5, 4, a + d, b) for d in (-1e-3, 0, 1e-3))
+        )
+        for low, x, high in zip(above, at, below, strict=True):
+            assert low < x < high
+    assert 0 < PUBLISHED.expected(39, many)[0] < 5000
+    frequent = Purchases([5000], [38.999], [39.0])
+    assert PUBLISHED.expected(1, frequent)[0] == pytest.approx(
+        5000.243 / 43.4 * PUBLISHED.alive(frequent)[0], rel=0.05
+    )
+
+
+def test_days_are_weeks():
+    a, b = Purchases([2], [30.0], [38.0]), Purchases([2], Q([210.0], "day"), Q([266.0], "day"))
+    assert b.age == pytest.approx(a.age)
+    assert PUBLISHED.expected(39, a) == pytest.approx(PUBLISHED.expected(39, b))

@@ -138,3 +138,35 @@ def test_refused():
     with pytest.raises(ValueError, match="shares of 'x' must be finite and at least 0, got -1"):
         CapTable({"x": -1})
     assert np.isclose(FOUNDERS.total, 1e7)
+
+
+def test_yc_series_a_over_two_safes_and_a_pool():
+    """K. Nathoo, Understanding SAFEs and priced equity rounds (Y Combinator): founders 9.25 M shares, 650 k options and 100 k
+    left in the pool; 200 k at a 4 M cap (5 %) and 800 k at 8 M (10 %); then 5 M at 15 M pre-money with a pool of 10 %. Printed:
+    11,764,705 shares after the SAFEs, 1,695,000 new options (rounded), 1.1144 USD a share. To the digits printed."""
+    table = CapTable({"founders": 9.25e6, "team": 650e3, POOL: 100e3})
+    safes = Safe("A", 200e3, 4e6), Safe("B", 800e3, 8e6)
+    assert [s.ownership for s in safes] == [0.05, 0.10]
+    got = priced_round(table, 15e6, {"Series A": 5e6}, safes, pool=0.10)
+    n = got.table.shares
+    assert int(table.total + n["A"] + n["B"]) == 11_764_705
+    assert n["A"] == pytest.approx(588_235, abs=1)
+    assert n["B"] == pytest.approx(1_176_470, abs=1)
+    assert n[POOL] - 100e3 == pytest.approx(1_695_000, rel=1e-3)
+    assert got.price.magnitude == pytest.approx(1.1144, abs=1e-4)
+    assert got.table.ownership()["Series A"] == pytest.approx(0.25)
+    assert got.table.ownership()["founders"] == pytest.approx(0.515, abs=5e-4)
+
+
+def test_yc_standard_deal():
+    """Y Combinator's deal since 2022: 125 k for 7 %, and 375 k uncapped with "most favoured nation": it takes the terms of the
+    next SAFE. If that has a cap of 10 M, 3.75 % more. Exact."""
+    deal = Safe("YC", 125e3, 125e3 / 0.07), Safe("YC MFN", 375e3, 10e6)
+    assert sum(s.ownership for s in deal) == pytest.approx(0.1075)
+
+
+def test_a_discount_rate_of_80_percent_is_a_discount_of_a_fifth():
+    """The SAFE's text multiplies the price by its "Discount Rate": 100 k then buys shares for 125 k. Exact."""
+    got = priced_round(FOUNDERS, 8e6, {"fund": 2e6}, (Safe("s", 100e3, discount=1 - 0.80),))
+    assert got.safe_prices["s"].magnitude == pytest.approx(0.8 * got.price.magnitude)
+    assert got.table.ownership()["s"] == pytest.approx(125e3 / 10e6)

@@ -79,5 +79,25 @@ def test_refused():
         npv(0.1, [1, math.nan])
     with pytest.raises(TypeError, match="flows must hold numbers in USD, got dtype"):
         npv(0.1, ["a"])
+    for flows in ([[1.0, 2], [3, 4]], 5.0):
+        with pytest.raises(ValueError, match="flows must have one dimension, one number a period"):
+            npv(0.1, flows)
+    with pytest.raises(ValueError, match="flows must have one dimension"):
+        irr([[1.0, -2]])
     with pytest.raises(ValueError, match="flows must have one dimension"):
         cash_path(1, [[1.0]])
+
+
+def test_spreadsheets():
+    """The help of Excel's NPV and IRR, and of numpy-financial's irr. NPV there discounts the first flow, too; ours has it now,
+    so a 0 goes in front. To the digits printed."""
+    assert npv(0.10, [0, -10_000, 3000, 4200, 6800]).magnitude == pytest.approx(1188.44, abs=5e-3)
+    years = [8000, 9200, 10_000, 12_000, 14_500]
+    assert npv(0.08, [-40_000, *years]).magnitude == pytest.approx(1922.06, abs=5e-3)
+    flows = [-70_000, 12_000, 15_000, 18_000, 21_000, 26_000]
+    assert [irr(flows[:n]) for n in (3, 5, 6)] == pytest.approx([-0.444, -0.021, 0.087], abs=5e-4)
+    assert irr([-100, 39, 59, 55, 20]) == pytest.approx(0.28095, abs=5e-6)
+    assert irr([-100, 0, 0, 74]) == pytest.approx(-0.0955, abs=5e-5)
+    assert irr([-100, 100, 0, 7]) == pytest.approx(0.06206, abs=5e-6)
+    with pytest.raises(ValueError, match="got 2 changes: several rates may fit"):
+        irr([-100, 100, 0, -7])  # numpy-financial prints -0.0833, one of them

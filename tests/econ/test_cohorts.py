@@ -34,5 +34,13 @@ def test_refused():
         cohort_table([1], [0], [0], 3)
     with pytest.raises(ValueError, match=r"active_month\[0\] must be between 0 and 2, got 3"):
         cohort_table([1], [0], [3], 3)
-    with pytest.raises(ValueError, match="must have one length, got 2 and 1"):
+    with pytest.raises(ValueError, match=r"joined\[0\] must be a whole number, got 0.5"):
+        cohort_table([0.5], [0], [1], 3)
+    with pytest.raises(ValueError, match="joined must hold one month a customer"):
+        cohort_table([], [], [], 3)
+    with pytest.raises(ValueError, match="months must be finite and at least 1 in month, got 0"):
+        cohort_table([0], [0], [0], 0)
+    with pytest.raises(ValueError, match="size must have one number a cohort"):
+        retention_curve([[1.0, 0.5], [1.0, np.nan]], [4])
+    with pytest.raises(ValueError, match=r"must have one length, got \(2,\) and \(1,\)"):
         cohort_table([1], [0, 0], [2], 3)

@@ -56,6 +56,12 @@ def test_refused():
     prices = x[..., 2:] + generator(0, "no ties").random((60, 3, 1))
     with pytest.raises(ValueError, match="must not be decided by one feature every time"):
         fit_choices(prices, prices[..., 0].argmin(1), ("price",))
+    with pytest.raises(ValueError, match="must not be decided by one feature every time"):
+        fit_choices(generator(0, "one").random((1, 3, 2)), [0], ("private", "price"))
+    with pytest.raises(ValueError, match=r"chosen\[0\] must be a whole number, got 1.5"):
+        fit_choices(x, np.full(60, 1.5), NAMES)
+    with pytest.raises(ValueError, match="features must have different names, got a, b, a"):
+        fit_choices(x, y, ("a", "b", "a"))
     with pytest.raises(ValueError, match="chosen must have one entry a task"):
         fit_choices(x, y[:5], NAMES)
     with pytest.raises(ValueError, match="offers must have shape"):

@@ -30,3 +30,16 @@ def test_refused():
         FailureMode("x", 1, 1, 1.5)
     with pytest.raises(ValueError, match="by must be 'rpn' or 'severity'"):
         rank((), "cost")
+
+
+def test_asq_cash_dispenser():
+    """N. Tague, The quality toolbox (ASQ): part of the FMEA of a bank's cash machine. Exact."""
+    rows = {
+        "out of cash": (8, 5, 5, 200), "machine jams": (8, 3, 10, 240), "power fails": (8, 2, 10, 160),
+        "bills stuck": (6, 2, 7, 84), "wrong trays": (6, 3, 4, 72), "heavy traffic": (3, 7, 10, 210),
+        "slow by power": (3, 2, 10, 60),
+    }  # fmt: skip
+    modes = tuple(FailureMode(name, *sod) for name, (*sod, _) in rows.items())
+    assert [m.rpn for m in modes] == [printed for *_, printed in rows.values()]
+    assert [m.name for m in rank(modes)][:3] == ["machine jams", "heavy traffic", "out of cash"]
+    assert rank(modes, "severity")[0].name == "out of cash"

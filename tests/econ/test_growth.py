@@ -57,6 +57,7 @@ def test_rule_of_40_names_its_basis():
     assert total == pytest.approx(0.41)
     assert said == "41% on free cash flow: clears 40 %"
     assert "misses" in rule_of_40(0.6, -0.3, "EBITDA")[1]
+    assert rule_of_40(0.7, -0.3, "EBITDA")[1] == "40% on EBITDA: clears 40 %"
     with pytest.raises(ValueError, match="basis must name the margin"):
         rule_of_40(0.3, 0.1, " ")
 
@@ -74,3 +75,25 @@ def test_refused():
         steady_customers(-1, 0.1)
     with pytest.raises(TypeError, match="end must be a quantity in USD"):
         cagr(Q(1, "USD"), Q(2, "USD / token"), 1)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "printed"),
+    [
+        (96.7, 264.7, 174), (151.5, 330.5, 118), (100.8, 198.1, 97), (118.8, 249.8, 110),
+        (336.2, 607.6, 81), (228.9, 1915.4, 737), (504.9, 749.0, 48), (595.4, 742.6, 25),
+        (666.7, 804.0, 21),
+    ],
+)  # fmt: skip
+def test_prospectuses(before, after, printed):
+    """Growth of the last full year as printed, per cent, with revenue in MUSD: Snowflake (2020), Zoom (2019), Datadog (2019),
+    CrowdStrike (2019), UiPath (2021), CoreWeave (2025), Figma (2025), Palantir (2020), Reddit (2024). To the per cent."""
+    assert round(100 * cagr(before, after, 1)) == printed
+
+
+@pytest.mark.parametrize(
+    ("monthly", "annual"), [(0.01, 11.4), (0.02, 21.5), (0.05, 46.0), (0.10, 71.8)]
+)
+def test_churn_table(monthly, annual):
+    """Monthly churn by the year, per cent, as guides to subscriptions tabulate it. To 1 digit."""
+    assert 100 * churn_over(monthly, 12) == pytest.approx(annual, abs=0.05)

@@ -39,5 +39,8 @@ def test_refused():
         break_even_volume(Sourcing("own", 1e6, 0, 4), API, 24)
     with pytest.raises(ValueError, match="no volume breaks even: 'own' costs no more"):
         break_even_volume(Sourcing("own", 0, 0, 1), API, 24)
+    for volume in ([], [[1.0]]):
+        with pytest.raises(ValueError, match="volume must hold one number a month, at least one"):
+            total_cost(OWN, volume)
     with pytest.raises(TypeError, match="per_token of 'x' must be a quantity in USD / Mtoken"):
         Sourcing("x", per_token=Q(1, "USD"))

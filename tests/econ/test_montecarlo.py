@@ -6,7 +6,7 @@ import numba
 import numpy as np
 import pytest
 
-from bigmodel_lab.econ import Company, FundingRound, runway, simulate, tornado
+from bigmodel_lab.econ import Company, FundingRound, montecarlo, runway, simulate, tornado
 from bigmodel_lab.econ.montecarlo import Paths
 from bigmodel_lab.rng import generator
 from bigmodel_lab.units import Q
@@ -82,6 +82,53 @@ def test_a_path_does_not_depend_on_how_many_there_are():
     assert not np.array_equal(few.cash, simulate(BASE, 100, seed=2).cash)
 
 
+def test_a_risk_or_a_round_more_leaves_demand_as_it_was():
+    """Incidents and rounds read a stream apart: if they cost and bring nothing, every path is the same to the last bit."""
+    calm = BASE.but(incident_probability=0.0, rounds=(), cash=1e9)
+    more = calm.but(
+        incident_probability=0.5,
+        incident_cost=0.0,
+        rounds=tuple(FundingRound(t, 0.0, 0.5) for t in (1, 2, 30)),
+    )
+    a, b = simulate(calm, 500), simulate(more, 500)
+    np.testing.assert_array_equal(a.customers, b.customers)
+    np.testing.assert_array_equal(a.cash, b.cash)
+
+
+def test_levels_shocks_incidents_and_rounds_are_independent():
+    """All customers leave each month, so that a month's revenue shows its shock; the cash of the same path with incidents
+    shows in which months they struck. No correlation passes 5 standard errors, neither of the shocks nor of their squares."""
+    n, T = 20_000, 6
+    c = SURE.but(
+        cash=1e5, churn=1, price=50, serving_cost=0, fixed=0, new_customers=100, shock=0.3,
+        unsure=dict(price=0.2),
+    )  # fmt: skip
+    last = [simulate(c, n, t + 1) for t in range(T)]
+    shocks = np.log(np.column_stack([p.customers for p in last]) / 100)
+    price = np.log(last[0].revenue / last[0].customers / 50) + 0.02
+    chance = np.column_stack([shocks, price])
+    without = simulate(c, n, T, keep_cash=True).cash_by_month
+    events = c.but(incident_probability=0.4, incident_cost=1e3, rounds=(FundingRound(3, 1e6, 0.5),))
+    got = simulate(events, n, T, keep_cash=True)
+    got.cash_by_month[:, 2:] -= got.raised[:, None]
+    struck = np.diff((without - got.cash_by_month) / 1e3, axis=1, prepend=0)
+    assert np.abs(struck - np.round(struck)).max() < 0.01
+    assert struck.mean() == pytest.approx(0.4, abs=0.01)
+    together = np.corrcoef(np.column_stack([chance, chance**2, struck, got.raised]), rowvar=False)
+    np.fill_diagonal(together, 0)
+    assert np.abs(together).max() < 5 / math.sqrt(n)
+
+
+def test_blocks_are_one_simulation(monkeypatch):
+    """Many paths are simulated in blocks, between which Ctrl-C is heard; they do not show in the result."""
+    whole = simulate(BASE, 100, 60, keep_cash=True)
+    monkeypatch.setattr(montecarlo, "BLOCK", 60 * 7)
+    parts = simulate(BASE, 100, 60, keep_cash=True)
+    np.testing.assert_array_equal(whole.cash_by_month, parts.cash_by_month)
+    np.testing.assert_array_equal(whole.month_out, parts.month_out)
+    np.testing.assert_array_equal(whole.raised, parts.raised)
+
+
 def test_against_numpy_s_generator():
     """An independent program with other random numbers finds the same distribution, within 4 standard errors."""
     n, T, x, rng = 40_000, 60, BASE.numbers(), generator(0, "independent")
@@ -124,6 +171,15 @@ def test_runway_of_a_company_without_customers_is_cash_over_burn():
     months = runway(1.05e6, 1e5).magnitude
     assert simulate(c.but(cash=1.05e6), 5).runway().magnitude == math.ceil(months)
     assert math.isinf(simulate(c.but(fixed=0), 5).runway().magnitude)
+
+
+def test_all_end_in_the_first_month():
+    got = simulate(SURE.but(cash=0, price=0), 1, 60)
+    assert got.month_out.tolist() == [1]
+    assert [got.survival(t) for t in (0, 1, 60)] == [1, 0, 0]
+    assert [got.runway(p).magnitude for p in (0, 0.5, 1)] == [1, 1, 1]
+    assert got.standard_error() == 0
+    assert got.cash[0] == -1e5 - 100 * 20
 
 
 def test_quantiles():
@@ -205,5 +261,14 @@ def test_refused():
         simulate(SURE.but(rounds=(FundingRound(6, 1e6), FundingRound(6, 1e6))), 10)
     with pytest.raises(ValueError, match="paths must be between 1 and"):
         simulate(SURE, 0)
+    with pytest.raises(ValueError, match="months must be between 1 and 1200 in month, got 0"):
+        simulate(SURE, 10, months=0)
+    with pytest.raises(ValueError, match=r"month must be between 0 and 1 in month, got 99\.$"):
+        simulate(SURE, 1, months=1).survival(99)
+    for seed in (-1, 1.5):
+        with pytest.raises(ValueError, match="seed must be a whole number, 0 or more, got"):
+            simulate(SURE, 10, seed=seed)
+    with pytest.raises(ValueError, match=r"ranges of 'churn' must be \(low, high\), got 0.1"):
+        tornado(SURE, dict(churn=0.1), paths=5)
     with pytest.raises(ValueError, match="probability must be between 0 and 1"):
         FundingRound(3, 1e6, 1.2)

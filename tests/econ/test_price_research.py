@@ -21,6 +21,22 @@ def test_symmetric_respondents_by_calculus():
         )
 
 
+def test_the_original_range_is_the_wider_one():
+    """By calculus, as above: too cheap falls on 10 to 20 and "not a bargain" rises on 14 to 24, so that they cross at 17; "not
+    expensive" falls on 16 to 26 and too expensive rises on 20 to 30, at 23. The 1976 paper and the R package
+    pricesensitivitymeter ("original") have these; "narrower" is what that package calls 18 to 22."""
+    v = np.linspace(0, 10, 4001)
+    narrow, wide = (
+        van_westendorp(v + 10, v + 14, v + 16, v + 20, ends=ends)
+        for ends in ("narrower", "original")
+    )
+    assert [x.magnitude for x in (wide.low, wide.high)] == pytest.approx([17, 23], abs=0.02)
+    assert [x.magnitude for x in (narrow.low, narrow.high)] == pytest.approx([18, 22], abs=0.02)
+    assert (wide.optimal, wide.indifference) == (narrow.optimal, narrow.indifference)
+    with pytest.raises(ValueError, match="ends must be one of 'narrower', 'original'"):
+        van_westendorp([1], [2], [3], [4], ends="1976")
+
+
 def test_order_of_the_four_prices():
     rng = generator(0, "vw")
     v = rng.lognormal(3, 0.4, 500)
@@ -55,5 +71,7 @@ def test_refused():
         van_westendorp([1, 1], [2], [3], [4])
     with pytest.raises(ValueError, match="prices must be one rising ladder"):
         gabor_granger([10.0], [5, 4])
+    with pytest.raises(ValueError, match="prices must be one rising ladder"):
+        gabor_granger([10.0], [])
     with pytest.raises(TypeError, match="cost must be a quantity in USD / customer / month"):
         gabor_granger([10.0], [5], Q(1, "USD"))

@@ -130,7 +130,21 @@ def test_refused():
         Usage(1e6, 1.0, "lomax")
     with pytest.raises(ValueError, match="blocks must hold at least"):
         Plan(blocks=())
+    with pytest.raises(ValueError, match="spread must be between 0 and 10, got 40"):
+        Usage(1e6, 40)
     with pytest.raises(ValueError, match="p must be below 1"):
         LAWS[0].quantile(1)
     with pytest.raises(ValueError, match="revenue must be a finite number above 0"):
         gross_margin(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("income", "tax"),
+    [(11_600, 1160), (47_150, 5426), (100_525, 17_168.5), (191_950, 39_110.5), (243_725, 55_678.5),
+     (609_350, 183_647.25), (100_000, 17_053)],
+)  # fmt: skip
+def test_a_published_graduated_tariff(income, tax):
+    """US federal income tax of 2024, single (IRS, Rev. Proc. 2023-34, table 3): the best known tariff by blocks. Exact."""
+    ends, rates = (11_600, 47_150, 100_525, 191_950, 243_725, 609_350), (10, 12, 22, 24, 32, 35, 37)
+    blocks = tuple((end, rate * 1e4) for end, rate in zip((*ends, None), rates, strict=True))
+    assert Plan(blocks=blocks).bill(income).magnitude == pytest.approx(tax)

@@ -17,7 +17,15 @@ REGISTER = (
 
 
 @pytest.mark.parametrize(
-    ("p", "var", "es"), [(0.95, 1.6449, 2.0627), (0.975, 1.9600, 2.3378), (0.99, 2.3263, 2.6652)]
+    ("p", "var", "es"),
+    [
+        (0.90, 1.2816, 1.7550),
+        (0.995, 2.5758, 2.8919),
+        (0.999, 3.0902, 3.3671),
+        (0.95, 1.6449, 2.0627),
+        (0.975, 1.9600, 2.3378),
+        (0.99, 2.3263, 2.6652),
+    ],
 )
 def test_normal_multipliers(p, var, es):
     """Standard normal VaR and ES multipliers, as tabulated (McNeil, Frey and Embrechts, Quantitative Risk Management, 2.2). To 4
@@ -29,9 +37,9 @@ def test_normal_multipliers(p, var, es):
 
 
 def test_tail_by_hand():
-    """Losses 1 to 100 at 95 %: five are worse than 95, so VaR is 96 (not passed by 95 or fewer) and ES is 98."""
+    """Losses 1 to 100 at 95 %: 95 is the least that is not passed in 95 of 100 cases; the five beyond it have the mean 98."""
     var, es = tail(np.arange(1, 101), 0.95)
-    assert (var.magnitude, es.magnitude) == (96, pytest.approx(98))
+    assert (var.magnitude, es.magnitude) == (95, pytest.approx(98))
     assert tail([3.0], 0.9)[1].magnitude == pytest.approx(3)
 
 
@@ -72,5 +80,34 @@ def test_refused():
         simulate_losses((REGISTER[0], REGISTER[0]))
     with pytest.raises(ValueError, match="p must be between 0 and 1"):
         tail([1.0, 2], 1.0)
+    with pytest.raises(
+        ValueError, match=r"chances must sum to 1, got 0\.9: divide each by the sum"
+    ):
+        tail([1.0, 2], chances=[0.5, 0.4])
+    with pytest.raises(ValueError, match=r"chances\[1\] must be between 0 and 1, got -0\.5"):
+        tail([1.0, 2], chances=[1.5 - 0.5, -0.5])
+    with pytest.raises(ValueError, match="chances must have one entry a loss, 2, got 1"):
+        tail([1.0, 2], chances=[1.0])
     with pytest.raises(ValueError, match="losses must hold at least one"):
         tail(np.zeros(0))
+
+
+def test_hull_two_projects():
+    """J. Hull, Risk management and financial institutions, chapter on VaR: a project loses 10 M with 2 % and 1 M otherwise. At
+    97.5 % one has a VaR of 1 and an ES of 8.2; two independent ones together 11 and 11.144: VaR punishes what spreads the
+    risk, ES does not. Exact."""
+    one = tail([10, 1], 0.975, [0.02, 0.98])
+    two = tail([20, 11, 2], 0.975, [0.02**2, 2 * 0.02 * 0.98, 0.98**2])
+    assert [x.magnitude for x in one] == pytest.approx([1, 8.2])
+    assert [x.magnitude for x in two] == pytest.approx([11, 11.144])
+    assert two[0] > 2 * one[0]
+    assert two[1] < 2 * one[1]
+
+
+@given(st.lists(st.integers(-5, 5), min_size=1, max_size=12), st.floats(0, 0.99))
+def test_equal_chances_are_no_chances(losses, p):
+    same = tail(losses, p, np.full(len(losses), 1 / len(losses)))
+    assert [x.magnitude for x in same] == [x.magnitude for x in tail(losses, p)]
+    var = same[0].magnitude
+    assert np.mean(np.array(losses) <= var) >= p - 1e-9  # not passed with probability p
+    assert np.mean(np.array(losses) < var) < p + 1e-9 or var == min(losses)  # and none less is

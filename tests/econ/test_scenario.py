@@ -81,6 +81,12 @@ def test_any_company_round_trips(
     assert load_scenario(path) == scenario
 
 
+def test_the_mark_that_some_editors_put_first_is_no_error(tmp_path):
+    path = save_scenario(BASE, tmp_path / "base.json")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_scenario(path) == BASE
+
+
 def test_one_line_an_assumption(tmp_path):
     lines = save_scenario(BASE, tmp_path / "base.json").read_text("utf-8").splitlines()
     assert '  "churn": {"value": 0.04, "unit": "1", "source": "assumed"},' in lines

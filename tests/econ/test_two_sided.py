@@ -54,7 +54,22 @@ def test_the_side_that_draws_the_other_is_subsidised():
     )
 
 
+def test_a_side_that_annoys_the_other_pays_for_it():
+    """Newspapers: advertisers come for readers, whom they annoy (Armstrong, 2006, section 5). Equation 4 holds, readers are
+    subsidised, and advertisers pay more than if nobody minded them."""
+    readers, ads = Side("readers", 1000, 20, -0.05, cost=1), Side("ads", 50, 2, 0.08, cost=5)
+    got = best_prices(readers, ads)
+    n = [m.magnitude for m in got.members]
+    assert got.prices[0].magnitude == pytest.approx(1 - 0.08 * n[1] + n[0] / 20)
+    assert got.prices[1].magnitude == pytest.approx(5 + 0.05 * n[0] + n[1] / 2)
+    quiet = best_prices(Side("readers", 1000, 20, 0.0, cost=1), ads)
+    assert got.members[1] < quiet.members[1]
+    assert got.prices[1] > quiet.prices[1]
+
+
 def test_refused():
+    with pytest.raises(ValueError, match="base of 'a' must be larger for what a member costs"):
+        best_prices(Side("a", 1, 1, 0, cost=5), Side("b", 100, 1, 0))
     with pytest.raises(ValueError, match="must multiply to less than 1, got 40: growth has no end"):
         platform(Side("a", 1, 10, 1), Side("b", 1, 4, 1), 0, 0)
     with pytest.raises(ValueError, match="must be below 4 for a best price"):

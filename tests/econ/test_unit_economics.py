@@ -77,7 +77,35 @@ def test_sacks_burn_multiple(burn, arr, multiple, band):
     assert burn_band(got) == band
 
 
+def test_payback_with_growth_and_interest_is_where_the_sum_reaches_the_cost():
+    for c, g, d, cost in [(0.03, 0.02, 0, 1500), (0, 0.05, 0, 1500), (0.02, 0.05, 0.01, 5000)]:
+        months = payback(cost, 100, 0.4, c, g, d).magnitude
+        t = np.arange(int(months) + 1)
+        paid = 40 * ((1 - c) * (1 + g) / (1 + d)) ** t * np.minimum(months - t, 1)
+        assert paid.sum() == pytest.approx(cost)
+    with pytest.raises(
+        ValueError, match=r"is never paid back: at churn=0\.05 a customer brings 800"
+    ):
+        payback(900, 100, 0.4, 0.05)
+    assert payback(1000, 100, 0.4, 0.05, growth=0.02).magnitude > 25
+
+
+@pytest.mark.parametrize(
+    ("kept", "printed"),
+    [
+        (0.6, [1.20, 1.15, 1.11, 1.07]), (0.7, [1.75, 1.67, 1.59, 1.52]),
+        (0.8, [2.67, 2.50, 2.35, 2.22]), (0.9, [4.50, 4.09, 3.75, 3.46]),
+    ],
+)  # fmt: skip
+def test_gupta_and_lehmann(kept, printed):
+    """S. Gupta and D. Lehmann, Customers as assets (2003): margin multiples r / (1 + i - r) at 10, 12, 14 and 16 % a year. They
+    count from the first renewal on; `ltv` counts the first payment, too, which is the 1 taken off. To 2 digits."""
+    got = [ltv(1, 1, 1 - kept, discount=i).magnitude - 1 for i in (0.10, 0.12, 0.14, 0.16)]
+    assert got == pytest.approx(printed, abs=0.0051)
+
+
 def test_every_band():
+    assert burn_band(0.3 / 0.1) == burn_band(3) == "bad"  # 2.9999999999999996
     assert [burn_band(x) for x in (0.99, 1, 1.49, 1.5, 2, 2.99, 40)] == [
         "amazing", "great", "great", "good", "suspect", "suspect", "bad",
     ]  # fmt: skip

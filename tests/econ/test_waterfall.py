@@ -108,3 +108,18 @@ def test_refused():
         waterfall(1, (A,), {})
     with pytest.raises(ValueError, match=r"amount=1e.*is beyond what 'A' can get"):
         break_even_exit("A", 1e12, (A,), COMMON)
+
+
+@pytest.mark.parametrize(
+    ("sale", "plain", "full", "capped"),
+    [(5, 5.0, 5.0, 5.0), (10, 5.0, 6.7, 6.7), (30, 10.0, 13.3, 13.3), (100, 33.3, 36.7, 33.3)],
+)
+def test_feld_and_mendelson(sale, plain, full, capped):
+    """B. Feld and J. Mendelson, Venture Deals, and Feld's posts on term sheets: 5 M at 10 M pre-money buys a third. What the
+    fund gets, MUSD, of sales at 5, 10, 30 and 100 M: 1x, 1x participating, the same capped at 3x. To the digit printed."""
+    kinds = ({}, dict(participating=True), dict(participating=True, cap=3))
+    got = [
+        waterfall(sale * 1e6, (Preferred("fund", 5e6, 5e6, **k),), {"founders": 10e6})
+        for k in kinds
+    ]
+    assert [round(x["fund"].magnitude / 1e6, 1) for x in got] == [plain, full, capped]
