@@ -55,6 +55,10 @@ def _cache_one_sequence(layers, heads, kv_heads, head_width, positions, batch, b
     return 2 * layers * kv_heads * head_width * positions * bytes_a_number
 
 
+def _cache_numbers(layers, heads, kv_heads, head_width, positions, batch, bytes_a_number):
+    return 2 * layers * kv_heads * head_width * positions * batch
+
+
 def _cache_scores(layers, heads, kv_heads, head_width, positions, batch, bytes_a_number):
     return layers * heads * positions**2 * batch * bytes_a_number
 
@@ -77,6 +81,7 @@ def _check_cache(fn):
         (_cache_both, "two slips: heads where kv_heads is kept, and keys without values."),
         (_cache_one_layer, "every layer keeps its own."),
         (_cache_one_sequence, "every sequence of the batch keeps its own."),
+        (_cache_numbers, "that counts numbers: each of them has bytes_a_number bytes."),
         (_cache_scores, "scores between positions are not kept: only keys and values."),
     )
     _explain(fn, wrong, cases, cache_bytes, "the cache")
@@ -209,6 +214,11 @@ def _day_peak_rate(devices, output_per_s, device_usd_per_h):
     return day_cost_per_million(devices, full, device_usd_per_h)
 
 
+def _day_largest_fleet(devices, output_per_s, device_usd_per_h):
+    full = np.full_like(devices, np.max(devices))
+    return day_cost_per_million(full, output_per_s, device_usd_per_h)
+
+
 def _day_seconds(devices, output_per_s, device_usd_per_h):
     return 3600 * day_cost_per_million(devices, output_per_s, device_usd_per_h)
 
@@ -230,6 +240,7 @@ def _check_day(fn):
         (_day_no_idle, "devices that stand idle are paid for as well."),
         (_day_best_hour, "that is the price of the best hour only."),
         (_day_peak_rate, "the tokens of the peak are not produced all day."),
+        (_day_largest_fleet, "the largest fleet is not paid for all day: each hour has its own number of devices."),
         (_day_seconds, "an hour has 3600 seconds' worth of tokens."),
     )  # fmt: skip
     _explain(fn, wrong, cases, day_cost_per_million, "the cost")
@@ -309,6 +320,15 @@ def _fleet_own_lines(rate, service_s, limit_s):
     return _first(a, good)
 
 
+def _fleet_seven_tenths(rate, service_s, limit_s):
+    return math.ceil(rate * service_s / 0.7)
+
+
+def _fleet_nobody_waits(rate, service_s, limit_s):
+    a = rate * service_s
+    return _first(a, lambda c: _erlang(a, c)[1] <= 0.05)
+
+
 def _fleet_latency(rate, service_s, limit_s):
     return servers_for_p95(rate, service_s, max(limit_s - service_s, 0))
 
@@ -333,6 +353,14 @@ def _check_fleet(fn):
             "B is the share turned away where nobody may wait: here they wait, so take C.",
         ),
         (_fleet_own_lines, "one line for all: that gives each server a line of its own."),
+        (
+            _fleet_seven_tenths,
+            "70 % busy is a rule of thumb: a small fleet waits long at it, a large one hardly ever.",
+        ),
+        (
+            _fleet_nobody_waits,
+            "95 % need not wait at all in that fleet: they may wait up to limit_s.",
+        ),
         (_fleet_latency, "limit_s is on the waiting alone: the service comes on top of it."),
     )
     _explain(fn, wrong, cases, servers_for_p95, "the number of servers")
@@ -353,6 +381,7 @@ EXERCISES = (
             Wrong(_cache_both, "keys of all heads", "two slips"),
             Wrong(_cache_one_layer, "the cache is one table for the model", "every layer keeps its own"),
             Wrong(_cache_one_sequence, "the cache is shared by the batch", "every sequence of the batch"),
+            Wrong(_cache_numbers, "a number is a byte", "that counts numbers"),
             Wrong(_cache_scores, "the attention matrix is cached", "scores between positions are not kept"),
         ),
         hints=(
@@ -395,6 +424,7 @@ EXERCISES = (
             Wrong(_day_no_idle, "idle hours cost nothing", "stand idle"),
             Wrong(_day_best_hour, "the price is what a busy hour shows", "the best hour only"),
             Wrong(_day_peak_rate, "the peak lasts all day", "tokens of the peak"),
+            Wrong(_day_largest_fleet, "a fleet has one size", "not paid for all day"),
             Wrong(_day_seconds, "tokens a second over dollars an hour", "3600 seconds' worth"),
         ),
         hints=(
@@ -416,6 +446,8 @@ EXERCISES = (
             Wrong(_fleet_given_waiting, "everyone waits", "only the share C"),
             Wrong(_fleet_lost, "B and C are the same", "turned away where nobody may wait"),
             Wrong(_fleet_own_lines, "c servers are c times one server", "a line of its own"),
+            Wrong(_fleet_seven_tenths, "70 % busy is right for every fleet", "a rule of thumb"),
+            Wrong(_fleet_nobody_waits, "the limit is on having to wait", "need not wait at all"),
             Wrong(_fleet_latency, "the limit is on the whole latency", "limit_s is on the waiting alone"),
         ),
         hints=(

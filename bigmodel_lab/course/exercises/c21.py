@@ -49,6 +49,10 @@ def _subscribers_join_first(new, churn, months):
     return (1 - churn) * subscribers(new, churn, months)[0], new / churn
 
 
+def _subscribers_month_late(new, churn, months):
+    return subscribers(new, churn, months - 1)[0], new / churn
+
+
 def _subscribers_ceiling_late(new, churn, months):
     return subscribers(new, churn, months)[0], new * (1 - churn) / churn
 
@@ -66,6 +70,7 @@ def _check_subscribers(fn):
             _subscribers_join_first,
             "you let this month's new customers leave at once: first some of the old ones leave, then the new ones join.",
         ),
+        (_subscribers_month_late, "that is one month too early: after the first month `new` customers are there already."),
     )  # fmt: skip
     second = (
         (
@@ -122,6 +127,18 @@ def _growth_median(revenues):
     return float(np.median(revenues[1:] / revenues[:-1] - 1))
 
 
+def _growth_total(revenues):
+    return float(revenues[-1] / revenues[0] - 1)
+
+
+def _growth_log(revenues):
+    return float(np.log(revenues[-1] / revenues[0]) / (len(revenues) - 1))
+
+
+def _growth_percent(revenues):
+    return 100 * mean_growth(revenues)
+
+
 def _check_growth(fn):
     mistakes = (
         (
@@ -135,6 +152,9 @@ def _check_growth(fn):
         (_growth_one_year_too_many, "N revenues have N - 1 years between them."),
         (_growth_factor, "that is the factor a year; growth is the factor less 1."),
         (_growth_median, "a median year is not the mean: the other years have happened, too."),
+        (_growth_total, "that is the growth of all years together: how much is it a year?"),
+        (_growth_log, "that is the mean growth of the logarithm: take exp of it, less 1."),
+        (_growth_percent, "right in percent; the rate is a share: 0.75 and not 75."),
     )
     g = generator(0, "c21-b")
     cases = [[1.0, 3.0, 2.0, 10.0], [2.0, 5.0], [100.0, 200.0, 100.0]]
@@ -191,6 +211,10 @@ def _ltv_yearly(arpa, serving_cost, annual_churn):
     return 12 * (arpa - serving_cost) / annual_churn * (1 - annual_churn)
 
 
+def _ltv_hazard(arpa, serving_cost, annual_churn):
+    return (arpa - serving_cost) / (-np.log(1 - annual_churn) / 12)
+
+
 def _ltv_rate(annual_churn):
     return 1 - (1 - annual_churn) ** (1 / 12)
 
@@ -211,6 +235,11 @@ def _check_ltv(fn):
         (
             _ltv_yearly,
             "that counts whole years that the customer survives: it pays by the month until the month it leaves.",
+        ),
+        (
+            _ltv_hazard,
+            "-log(1 - annual) / 12 is for customers who leave at any moment: here they go once a month, the share "
+            "1 - (1 - annual)^(1/12) of them.",
         ),
     )  # fmt: skip
     for args in ((100.0, 40.0, 0.3), (20.0, 11.0, 0.5), (500.0, 350.0, 0.08)):
@@ -264,6 +293,16 @@ def _fee_largest(tokens, cost, losing):
     return float(tokens.max() * cost / 1e6)
 
 
+def _fee_one_more(tokens, cost, losing):
+    spent = np.sort(tokens) * cost / 1e6
+    return float(spent[len(spent) - max(1, int(np.floor(losing * len(spent) + 1e-9)))])
+
+
+def _fee_rounded_up(tokens, cost, losing):
+    spent = np.sort(tokens) * cost / 1e6
+    return float(spent[len(spent) - 1 - int(np.ceil(losing * len(spent) - 1e-9))])
+
+
 def _fee_tokens(tokens, cost, losing):
     spent = np.sort(tokens) * cost / 1e6
     return float(spent[np.searchsorted(np.cumsum(spent), (1 - losing) * spent.sum())])
@@ -271,7 +310,7 @@ def _fee_tokens(tokens, cost, losing):
 
 def _check_fee(fn):
     mistakes = (
-        (_fee_mean, "the mean customer says nothing about the tail: half a fee of many is lost on a few."),
+        (_fee_mean, "the mean customer says nothing about the tail, and it is the tail that loses you money."),
         (_fee_light, "that counts from the lightest customers: those who lose you money are the heaviest."),
         (_fee_unit, "cost is for a million tokens: divide by 1e6."),
         (_fee_largest, "with that fee nobody loses you money: a smaller one is allowed to lose the share `losing`."),
@@ -281,15 +320,29 @@ def _check_fee(fn):
             "a quantile between two customers: the fee must be what one of them costs, or a smaller one will do, or too "
             "many lose.",
         ),
+        (
+            _fee_one_more,
+            "one customer too careful: whoever costs exactly the fee loses you nothing, so the fee may be what the "
+            "heaviest of the others costs.",
+        ),
+        (
+            _fee_rounded_up,
+            "one customer too many loses you money: the number that may is rounded down.",
+        ),
     )  # fmt: skip
     g = generator(0, "c21-d")
     cases = [(np.array([4.0, 1.0, 2.0, 8.0, 3.0, 6.0]) * 1e6, 2.0, 0.4)]
     cases += [(g.lognormal(13, 1.6, size=n), c, share) for n, c, share in ((333, 6.0, 0.02), (50, 0.5, 0.1), (40, 3.0, 0.0))]  # fmt: skip
-    for args in cases:
-        got, want = fn(args[0].copy(), *args[1:]), smallest_fee(*args)
-        given = dict(zip(("tokens", "cost", "losing"), args, strict=True))
-        _recognise(got, want, [(m(*args), said) for m, said in mistakes], given)
-        expect("the smallest fee", got, want, 1e-9, given=given)
+    right = [smallest_fee(*args) for args in cases]
+    mine = [fn(args[0].copy(), *args[1:]) for args in cases]
+    pairs = enumerate(zip(mine, right, strict=True))
+    off = [i for i, (a, b) in pairs if np.ndim(a) == 0 and not np.isclose(a, b)]
+    given = [dict(zip(("tokens", "cost", "losing"), args, strict=True)) for args in cases]
+    for mistake, said in mistakes if off else ():  # told only if it explains all four answers
+        if np.allclose(mine, [mistake(*args) for args in cases], rtol=1e-9):
+            raise Miss(said, given=given[off[0]], got=float(mine[off[0]]), want=right[off[0]])
+    for got, want, case in zip(mine, right, given, strict=True):
+        expect("the smallest fee", got, want, 1e-9, given=case)
     return (
         "four groups of customers, from one in which two of six may lose to one in which nobody may"
     )
@@ -308,6 +361,7 @@ EXERCISES = (
             Wrong(_subscribers_times, "churn applies once", "not once on everybody"),
             Wrong(_subscribers_linear, "churn adds up over months", "losses compound"),
             Wrong(_subscribers_join_first, "new customers leave at once", "new customers leave at"),
+            Wrong(_subscribers_month_late, "the first month brings nobody", "one month too early"),
             Wrong(
                 _subscribers_ceiling_late, "the ceiling is before joining", "counted after the new"
             ),
@@ -333,6 +387,9 @@ EXERCISES = (
             Wrong(_growth_one_year_too_many, "N revenues are N years", "years between them"),
             Wrong(_growth_factor, "a factor is a rate", "that is the factor a year"),
             Wrong(_growth_median, "the typical year is the mean", "a median year is not"),
+            Wrong(_growth_total, "growth has no period", "of all years together"),
+            Wrong(_growth_log, "logarithms grow as revenues do", "growth of the logarithm"),
+            Wrong(_growth_percent, "a rate is a percentage", "right in percent"),
         ),
         hints=(
             "Revenue doubles, then halves. What is the mean growth? Does your formula say 0?",
@@ -355,6 +412,7 @@ EXERCISES = (
             Wrong(_ltv_markup, "margin is profit over cost", "was taken over the cost"),
             Wrong(_ltv_late, "customers pay at a month's end", "first payment is due at"),
             Wrong(_ltv_yearly, "customers leave at a year's end", "counts whole years"),
+            Wrong(_ltv_hazard, "customers leave at any moment", "leave at any moment: here"),
         ),
         hints=(
             "Which share of the customers leaves in a month, if (1 - monthly)^12 = 1 - annual?",
@@ -380,6 +438,10 @@ EXERCISES = (
             Wrong(_fee_largest, "nobody may lose money", "nobody loses you money"),
             Wrong(_fee_tokens, "2 % of the tokens are 2 % of the users", "not tokens"),
             Wrong(_fee_interpolated, "a quantile is a customer", "quantile between two"),
+            Wrong(
+                _fee_one_more, "the fee is what the last loser costs", "one customer too careful"
+            ),
+            Wrong(_fee_rounded_up, "a share of customers is rounded up", "one customer too many"),
         ),
         hints=(
             "Sort the customers by what they cost. How many of the heaviest may lose you money? A count, rounded down.",

@@ -45,6 +45,11 @@ def _runway_negative(cash, spent, earned):
     return float(cash / (spent[-1] - earned[-1]))
 
 
+def _runway_whole_months(cash, spent, earned):
+    burn = spent[-1] - earned[-1]
+    return float(cash // burn) if burn > 0 else math.inf
+
+
 def _check_runway(fn):
     spent, earned = np.array([100.0, 140.0, 180.0]), np.array([0.0, 10.0, 30.0])
     for mistake, message in (
@@ -60,14 +65,18 @@ def _check_runway(fn):
             _runway_first,
             "that is the burn of the oldest month: the last entry of the array is the last month.",
         ),
+        (
+            _runway_whole_months,
+            "those are the whole months only: the last one, in part, counts as well.",
+        ),
     ):
-        got = fn(3000.0, spent.copy(), earned.copy())
-        if np.isclose(got, mistake(3000.0, spent, earned)):
+        got = fn(3100.0, spent.copy(), earned.copy())
+        if np.isclose(got, mistake(3100.0, spent, earned)):
             raise Miss(
                 message,
-                given={"cash": 3000.0, "spent": spent, "earned": earned},
+                given={"cash": 3100.0, "spent": spent, "earned": earned},
                 got=float(got),
-                want=runway_months(3000.0, spent, earned),
+                want=runway_months(3100.0, spent, earned),
             )
     rich = (1000.0, np.array([100.0, 90.0]), np.array([50.0, 95.0]))
     if (got := fn(*rich)) != math.inf:
@@ -82,12 +91,8 @@ def _check_runway(fn):
     for n in (1, 6, 24):
         spent, earned = g.uniform(50, 300, size=n), g.uniform(0, 300, size=n)
         cash = float(g.uniform(100, 5000))
-        expect(
-            "runway",
-            fn(cash, spent.copy(), earned.copy()),
-            runway_months(cash, spent, earned),
-            1e-9,
-        )
+        got, want = fn(cash, spent.copy(), earned.copy()), runway_months(cash, spent, earned)
+        expect("runway", got, want, 1e-9, given={"cash": cash, "spent": spent, "earned": earned})
     return "rising burn, a profitable month, histories of 1, 6 and 24 months"
 
 
@@ -137,6 +142,11 @@ def _own_before(investments, caps, sold):
     return np.concatenate([[1 - safes.sum()], safes, [0.0]])
 
 
+def _own_founders_only(investments, caps, sold):
+    safes = investments / caps
+    return np.concatenate([[(1 - safes.sum()) * (1 - sold)], safes, [sold]])
+
+
 def _check_ownership(fn):
     invested, caps = np.array([500e3, 500e3]), np.array([5.5e6, 8.3e6])
     mistakes = (
@@ -169,13 +179,20 @@ def _check_ownership(fn):
                 got=got,
                 want=want,
             )
+    if got.shape == want.shape and not math.isclose(got.sum(), 1):
+        raise Miss(
+            f"your shares add up to {got.sum():.3f}, not to 1: the round dilutes everybody who was there.",
+            got=got,
+            want=want,
+        )
     expect("ownership", got, want, 1e-12)
     g = generator(0, "c24-b")
     for n in (1, 2, 4):
         invested, caps = g.uniform(1e5, 1e6, size=n), g.uniform(6e6, 2e7, size=n)
         sold = float(g.uniform(0.1, 0.3))
-        got = fn(invested.copy(), caps.copy(), sold)
-        expect("ownership", got, ownership(invested, caps, sold), 1e-12)
+        got, want = fn(invested.copy(), caps.copy(), sold), ownership(invested, caps, sold)
+        given = {"investments": invested, "caps": caps, "sold": sold}
+        expect("ownership", got, want, 1e-12, given=given)
     return "the two SAFEs of Y Combinator's example, then one, two and four at random"
 
 
@@ -263,7 +280,7 @@ def _check_irr(fn):
             lent,
             got,
         )
-    if 1e-6 < abs(got - 0.2) < 0.02:
+    if 1e-9 < abs(got - 0.2) < 0.02:
         miss("close: go on halving until the range is shorter than 1e-9.", lent, got)
     expect("IRR", got, 0.2, 1e-8, given={"flows": lent})
     lost = np.array([-100.0, 0.0, 64.0])
@@ -279,7 +296,7 @@ def _check_irr(fn):
     g = generator(0, "c24-c")
     for out, back in ((1, 3), (3, 5), (12, 48)):
         flows = np.concatenate([-g.uniform(1, 2, size=out), g.uniform(0.2, 3, size=back)])
-        expect("IRR", fn(flows.copy()), irr_by_bisection(flows), 1e-7)
+        expect("IRR", fn(flows.copy()), irr_by_bisection(flows), 1e-7, given={"flows": flows})
     return "a gain, a loss, a rate of 400 %, and three longer streams"
 
 
@@ -291,9 +308,9 @@ def smallest_raise(paths, chance=0.1):
 
     Few: at most the share `chance` of them.
 
-    paths : float array (n_futures, n_months), USD: what each future has earned minus spent up to
-        the end of each month, beginning from nothing. A future falls short if its cash is below
-        zero at the end of any month.
+    paths : float array (n_futures, n_months), USD: what each future has earned minus spent
+        up to the end of each month, beginning from nothing. A future falls short if its
+        cash is below zero at the end of any month.
     """
     ...
 '''
@@ -328,6 +345,16 @@ def _raise_other_tail(paths, chance=0.1):
 
 def _raise_worst(paths, chance=0.1):
     return float(max(0.0, -paths.min()))
+
+
+def _raise_pooled(paths, chance=0.1):
+    months = np.sort(paths, axis=None)
+    return float(max(0.0, -months[math.floor(chance * len(months))]))
+
+
+def _raise_lowest(paths, chance=0.1):
+    lowest = np.sort(paths.min(axis=1))
+    return float(lowest[math.floor(chance * len(lowest))])
 
 
 def _raise_negative(paths, chance=0.1):
@@ -370,11 +397,22 @@ def _check_raise(fn):
             "that is the other tail: with so little, the share 1 - chance falls short.",
         ),
         (_raise_worst, "that saves every future: the share `chance` may fall short."),
+        (
+            _raise_pooled,
+            "that puts the months of all futures into one pot: a future falls short if any one of its months does. First the "
+            "lowest point of each future, then the quantile.",
+        ),
     )
     for mistake, message in mistakes:
         if np.isclose(got, mistake(paths, 0.1), rtol=1e-9):
             short = np.mean(paths.min(axis=1) < -got)
             raise Miss(f"{message} With your {got:.0f} USD {short:.0%} of futures fall short.")
+    if np.isclose(got, -want, rtol=0.02):
+        raise Miss(
+            "that is how low the futures fall: what must be raised is minus that.",
+            got=got,
+            want=want,
+        )
     expect("the raise", got, want, 0.02)
     rich = np.abs(paths)
     if (got := float(fn(rich.copy(), 0.1))) != 0:
@@ -383,7 +421,11 @@ def _check_raise(fn):
             got=got,
             want=0.0,
         )
-    for n, months, chance in ((1000, 24, 0.1), (400, 6, 0.25), (50, 12, 0.02)):
+    for n, months, chance in (
+        (1000, 24, 0.1),
+        (400, 6, 0.25),
+        (500, 12, 0.02),
+    ):  # a quantile may round up or down
         paths = _futures(g, n, months)
         got = float(fn(paths.copy(), chance))
         if np.mean(paths.min(axis=1) + got * (1 + 1e-9) < 0) > chance + 1 / n + 1e-12:
@@ -406,6 +448,7 @@ EXERCISES = (
             Wrong(_runway_average, "the past year stands for the next", "the average burn"),
             Wrong(_runway_gross, "burn is what is spent", "that is the gross burn"),
             Wrong(_runway_first, "the first entry is the newest", "the oldest month"),
+            Wrong(_runway_whole_months, "months are whole", "whole months only"),
             Wrong(_runway_negative, "a division always makes sense", "has no end, not a negative"),
         ),
         hints=(
@@ -429,6 +472,7 @@ EXERCISES = (
             ),
             Wrong(_own_added, "percentages of different companies add", "adds the fund's share"),
             Wrong(_own_average_cap, "an average cap will do", "gives all SAFEs one cap"),
+            Wrong(_own_founders_only, "a round dilutes the founders only", "not to 1"),
             Wrong(_own_before, "SAFEs are the whole story", "the company before the round"),
         ),
         hints=(
@@ -477,6 +521,8 @@ EXERCISES = (
             Wrong(_raise_by_month, "quantile first, then the worst month", "asks month by month"),
             Wrong(_raise_other_tail, "the 10 % quantile", "the other tail"),
             Wrong(_raise_worst, "nothing may ever go wrong", "saves every future"),
+            Wrong(_raise_pooled, "a bad month in ten is a bad future in ten", "into one pot"),
+            Wrong(_raise_lowest, "the hole is the raise", "minus that"),
             Wrong(_raise_negative, "a quantile needs no thought", "not a negative raise"),
         ),
         hints=(

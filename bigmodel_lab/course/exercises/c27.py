@@ -131,6 +131,10 @@ def _bayes_lift(winners_with, winners, losers_with, losers):
     return winners_with / winners / overall
 
 
+def _bayes_posterior(winners_with, winners, losers_with, losers):
+    return winners_with / (winners_with + losers_with)
+
+
 def _bayes_odds(winners_with, winners, losers_with, losers):
     a, b, c, d = winners_with, winners - winners_with, losers_with, losers - losers_with
     return a * d / (b * c) if b * c else math.inf
@@ -148,6 +152,8 @@ def _check_bayes(fn):
         _bayes_lift: "you divided by the share among all companies, winners included; divide by the share among losers.",
         _bayes_odds: "that is the odds ratio of having the trait against not having it. Here we only learn that a company "
         "has it: the ratio of the two shares.",
+        _bayes_posterior: "that is the share of winners among companies with the trait. It depends on how many losers there are "
+        "in all; the factor does not.",
         _bayes_upside_down: "upside down: the share among winners goes on top.",
     }
     cases = [(9, 10, 450, 500), (9, 10, 100, 500), (1, 10, 300, 500), (3, 4, 0, 2), (4, 5, 7, 50)]
@@ -209,6 +215,10 @@ def _day_one_hour(tokens, prices, paid, devices, device_price):
     return day_margin(tokens, prices, paid, devices / 24, device_price)
 
 
+def _day_cheap_when_free(tokens, prices, paid, devices, device_price):
+    return 1 - paid * (1 - day_margin(tokens, prices, 1.0, devices, device_price))
+
+
 def _day_floor(tokens, prices, paid, devices, device_price):
     return max(0.0, day_margin(tokens, prices, paid, devices, device_price))
 
@@ -220,6 +230,7 @@ def _check_day(fn):
         "stays.",
         _day_no_cache: "input found in the cache has its own, lower price.",
         _day_one_hour: "a day has 24 hours, and the price is for one.",
+        _day_cheap_when_free: "you made the cost smaller, too: a token that nobody pays for costs as much as any other.",
         _day_floor: "a loss is a negative margin, not zero.",
     }
     g = generator(0, "c27-c")
@@ -290,6 +301,10 @@ def _alarm_caught(base, alarms, caught, new_base):
     return caught
 
 
+def _alarm_rest_disturbed(base, alarms, caught, new_base):
+    return new_base * caught / (new_base * caught + (1 - new_base) * (1 - caught))
+
+
 def _alarm_all_disturbed(base, alarms, caught, new_base):
     return new_base * caught / (new_base * caught + (1 - new_base) * alarms)
 
@@ -304,6 +319,7 @@ def _check_alarm(fn):
         "to get the share of the well.",
         _alarm_caught: "that is the sensitivity: of the ill, how many are caught. Precision: of the alarms, how many are "
         "right.",
+        _alarm_rest_disturbed: "1 - caught is the share of the ill who are missed; it says nothing about the well.",
         _alarm_all_disturbed: "the well are disturbed less often than all patients are: take the right alarms out first.",
     }
     cases = [
@@ -357,6 +373,7 @@ EXERCISES = (
             Wrong(_bayes_counts, "counts compare", "many more losers than winners"),
             Wrong(_bayes_lift, "compare winners with everybody", "winners included"),
             Wrong(_bayes_odds, "the odds ratio is the Bayes factor", "odds ratio of having"),
+            Wrong(_bayes_posterior, "the share of winners is the factor", "share of winners among"),
             Wrong(_bayes_upside_down, "losers go on top", "upside down"),
         ),
         hints=(
@@ -377,6 +394,7 @@ EXERCISES = (
             Wrong(_day_all_paid, "every token is paid for", "served all the same"),
             Wrong(_day_no_cache, "input has one price", "its own, lower price"),
             Wrong(_day_one_hour, "the hourly price is for the day", "a day has 24 hours"),
+            Wrong(_day_cheap_when_free, "free tokens cost nothing", "made the cost smaller"),
             Wrong(_day_floor, "margins start at zero", "a loss is a negative margin"),
         ),
         hints=(
@@ -398,6 +416,11 @@ EXERCISES = (
             Wrong(_alarm_share_fixed, "as many alarms everywhere", "you kept the share of alarms"),
             Wrong(_alarm_not_of_the_well, "false alarms over all", "among ALL patients"),
             Wrong(_alarm_caught, "sensitivity is precision", "that is the sensitivity"),
+            Wrong(
+                _alarm_rest_disturbed,
+                "1 - sensitivity is the false alarms",
+                "the ill who are missed",
+            ),
             Wrong(_alarm_all_disturbed, "all alarms are false", "disturbed less often"),
         ),
         hints=(
