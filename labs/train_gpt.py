@@ -8,96 +8,134 @@ Alone, it starts dp x tp x pp processes on this machine. Under torchrun it runs 
     torchrun --nproc-per-node 4 labs/train_gpt.py --dp 2 --tp 2 --record run.json
     torchrun --nnodes 2 --nproc-per-node 2 --rdzv-backend c10d --rdzv-endpoint HOST:29500 labs/train_gpt.py --dp 2 --pp 2
 
+labs/clusters has the files that do the same under Slurm and on Kubernetes.
+
 The batch of a step depends on the seed and the step only, so the losses of two layouts can be compared line by line. With
---checkpoint FOLDER a run that ended early goes on where it was when the same command is given again, in any other layout,
-too: let torchrun restart it (--max-restarts 3, with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1), and give --dp 0 for as many
-replicas as there are ranks, so that it goes on with those that are left.
+--checkpoint FOLDER a run that ended early goes on from its last checkpoint when the same command is given again, in any other
+layout, too: let torchrun restart it (--max-restarts 3, with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1), and give --dp 0 for as many
+replicas as there are ranks, so that it goes on with those that are left. One run at a time in a folder.
 """
 
 import argparse
 import dataclasses
+import functools
+import math
 import os
 import sys
 import time
 from pathlib import Path
 
 from bigmodel_lab import data, dist, rng
-from bigmodel_lab.errors import require_choice, require_in_range
+from bigmodel_lab.dist.possible import require_possible
+from bigmodel_lab.files import require_writable
+from bigmodel_lab.models import GPTConfig
 from bigmodel_lab.shell import add_options, option
 from bigmodel_lab.train import Layout, RunRecord
+from bigmodel_lab.units import number
+
+# In a record: so many of its steps were taken in another layout, and their bytes are not in it.
+STEPS_ELSEWHERE = "steps in another layout"
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """What is trained, on what, and over which ranks."""
 
-    steps: int = option(100, "optimiser steps")
-    seed: int = option(0, "of the weights and of the batches")
+    steps: int = option(100, "optimiser steps", low=1)
+    seed: int = option(0, "of the weights and of the batches", low=0)
     dp: int = option(
-        1, "data-parallel replicas; 0: as many as the ranks that torchrun started allow"
+        1, "data-parallel replicas; 0: as many as the ranks that torchrun started allow", low=0
     )
-    tp: int = option(1, "ranks that share each matrix")
-    pp: int = option(1, "pipeline stages")
-    zero: int = option(0, "ZeRO stage 0-3 between the replicas")
-    micros: int = option(0, "micro-batches a step; 0: as many as pipeline stages")
-    schedule: str = option("1f1b", "of the pipeline: gpipe or 1f1b")
-    sequence: int = option(
-        0, "1: with --tp, also cut what is between the matrices along the positions"
+    tp: int = option(1, "ranks that share each matrix", low=1)
+    pp: int = option(1, "pipeline stages", low=1)
+    zero: int = option(0, "ZeRO stage between the replicas", choices=(0, 1, 2, 3))
+    micros: int = option(0, "micro-batches a step; 0: as many as pipeline stages", low=0)
+    schedule: str = option("1f1b", "of the pipeline", choices=("gpipe", "1f1b"))
+    sequence: bool = option(
+        False, "with --tp, also cut what is between the matrices along the positions"
     )
-    form: str = option("llama", "of the GPT: gpt2 or llama")
-    layers: int = option(4, "blocks")
-    width: int = option(64, "channels")
-    heads: int = option(4, "of attention")
-    context: int = option(64, "tokens a row")
-    vocab: int = option(512, "tokens that the tokenizer is trained to")
-    data: str = option("moby-dick", "a text of bigmodel_lab.data")
-    batch: int = option(16, "rows a step, over all replicas")
-    lr: float = option(1e-3, "highest learning rate")
-    warmup: int = option(10, "steps over which it rises, but no more than --steps")
-    weight_decay: float = option(0.1, "of matrices")
-    clip: float = option(1.0, "largest norm of the gradient")
-    dtype: str = option("float32", "of the parameters: float32 or float64")
-    ops: str = option("torch", "kernels: torch or numba")
-    device: str = option("cpu", "cpu, or cuda: a GPU a rank, NCCL between them, --ops torch")
-    threads: int = option(1, "a rank")
-    timeout_s: float = option(86400.0, "seconds after which all ranks are stopped")
-    wait_s: float = option(300.0, "longest wait for another rank: after it, the rank fails")
+    form: str = option("llama", "of the GPT", choices=("gpt2", "llama"))
+    layers: int = option(4, "blocks", low=1)
+    width: int = option(64, "channels", low=1)
+    heads: int = option(4, "of attention", low=1)
+    context: int = option(64, "tokens a row", low=1)
+    vocab: int = option(512, "tokens that the tokenizer is trained to", low=256)
+    data: str = option("moby-dick", "the text", choices=("moby-dick", "tang-poems"))
+    batch: int = option(16, "rows a step, over all replicas", low=1)
+    lr: float = option(1e-3, "highest learning rate", low=0)
+    warmup: int = option(10, "steps over which it rises, but no more than --steps", low=0)
+    weight_decay: float = option(0.1, "of matrices", low=0)
+    clip: float = option(1.0, "largest norm of the gradient", above=0)
+    dtype: str = option("float32", "of the parameters", choices=("float32", "float64"))
+    ops: str = option("torch", "kernels", choices=("torch", "numba"))
+    device: str = option(
+        "cpu",
+        "cuda: a GPU a rank, NCCL between them; the record then counts waiting as computing",
+        choices=("cpu", "cuda"),
+    )
+    threads: int = option(1, "a rank", low=1, high=64)
+    timeout_s: float = option(86400.0, "seconds after which all ranks are stopped", above=0)
+    wait_s: float = option(
+        300.0, "longest wait for another rank, in seconds: after it, the rank fails", low=0.1
+    )
     checkpoint: str = option("", "folder for checkpoints, which all ranks see; none if not given")
-    every: int = option(0, "steps between two checkpoints; 0: one at the end")
+    every: int = option(0, "steps between two checkpoints; 0: one at the end", low=0)
     record: str = option("", "file for the RunRecord; none if not given")
     trace: str = option(
         "", "picture (.png, .svg) of who did what when in the last step; one machine"
     )
 
     def __post_init__(self):
-        for name, choices in {
-            "schedule": ("gpipe", "1f1b"),
-            "form": ("gpt2", "llama"),
-            "dtype": ("float32", "float64"),
-            "device": ("cpu", "cuda"),
-            "data": ("moby-dick", "tang-poems"),
-        }.items():
-            require_choice(name, getattr(self, name), choices)
-        require_in_range("steps", self.steps, 1)
-        require_in_range("every", self.every, 0)
-        require_in_range("wait_s", self.wait_s, 0.1, 1e6, unit="s")
-        if self.device == "cuda" and self.ops == "numba":
-            raise ValueError("ops=numba computes on the CPU: with --device cuda use --ops torch.")
+        for f in dataclasses.fields(self):
+            if limits := f.metadata["limits"]:
+                number(f"--{f.name.replace('_', '-')}", getattr(self, f.name), **limits)
+        started = int(os.environ.get("WORLD_SIZE", 0))  # 0: not under torchrun
         if self.dp == 0:
-            object.__setattr__(self, "dp", _replicas(self.tp * self.pp))
+            object.__setattr__(self, "dp", max(1, started // (self.tp * self.pp)))
+        if started not in (0, self.layout.ranks):
+            raise ValueError(
+                f"--dp {self.dp} x --tp {self.tp} x --pp {self.pp} makes {self.layout.ranks} ranks, and torchrun started "
+                f"{started}: make them agree, or give --dp 0 and start a multiple of tp x pp."
+            )
+        if not started and self.layout.ranks > 64:
+            raise ValueError(
+                f"{self.layout.ranks} ranks are more than the 64 that one machine is asked to start: use torchrun."
+            )
+        require_possible(
+            self.model(self.vocab),
+            self.layout,
+            sequence=self.sequence,
+            positions=self.context,
+        )
         least = self.dp * (self.micros or self.pp)
         if self.batch < least:
             raise ValueError(
-                f"batch={self.batch} leaves a replica fewer rows than its micro-batches: use --batch {least} or more."
+                f"--batch {self.batch} leaves a replica fewer rows than its micro-batches: use --batch {least} or more."
             )
-        for name in ("record", "trace"):
-            path = getattr(self, name)
-            if path and not Path(path).absolute().parent.is_dir():
-                raise ValueError(
-                    f"{name}={path}: its folder does not exist. Make it, or choose another."
-                )
         if self.trace and Path(self.trace).suffix not in (".png", ".svg"):
-            raise ValueError(f"trace={self.trace} must end in .png or .svg.")
+            raise ValueError(f"--trace {self.trace} must end in .png or .svg.")
+        if self.trace and int(os.environ.get("LOCAL_WORLD_SIZE", started)) != started:
+            raise ValueError(
+                "--trace puts all ranks on one clock, and these are on several machines: leave it out."
+            )
+        if int(os.environ.get("RANK", 0)) == 0:  # who writes them
+            for name in ("record", "trace", "checkpoint"):
+                if path := getattr(self, name):
+                    require_writable(f"--{name}", path, folder=name == "checkpoint")
+        if self.device == "cuda":
+            self._require_gpus()
+
+    def _require_gpus(self) -> None:
+        import torch
+
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", self.layout.ranks))
+        if (gpus := torch.cuda.device_count()) < here:
+            raise ValueError(
+                f"--device cuda needs a GPU for each of the {here} ranks on this machine, and torch {torch.__version__} sees "
+                f"{gpus}: start fewer ranks, or use --device cpu."
+            )
+        if self.ops == "numba":
+            raise ValueError("--ops numba computes on the CPU: with --device cuda use --ops torch.")
 
     @property
     def layout(self) -> Layout:
@@ -109,48 +147,70 @@ class Config:
         free = "dp tp pp zero micros schedule sequence ops device threads timeout_s wait_s checkpoint every record trace"
         return {k: x for k, x in dataclasses.asdict(self).items() if k not in free.split()}
 
+    def model(self, vocab_size: int) -> GPTConfig:
+        form = getattr(GPTConfig, self.form)
+        return form(vocab_size, self.context, self.layers, self.width, self.heads)
 
-def _replicas(ranks_each: int) -> int:
-    ranks = int(os.environ.get("WORLD_SIZE", ranks_each))
-    if ranks % ranks_each:
-        raise ValueError(
-            f"dp=0 shares {ranks} ranks out to replicas of tp x pp = {ranks_each}, which does not go evenly: "
-            f"start a multiple of {ranks_each}."
-        )
-    return ranks // ranks_each
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and under torchrun once a machine."""
+
+    def error(self, message: str):
+        if int(os.environ.get("LOCAL_RANK", 0)):
+            time.sleep(10)  # torchrun ends this process when rank 0 has spoken
+        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
+
+
+class Stop(Exception):
+    """What makes all ranks stop alike, in words for the person who started them."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser, Config)
     try:
         config = Config(**vars(parser.parse_args(arguments)))
-        ranks = config.layout.ranks
     except (ValueError, TypeError) as error:
         parser.error(str(error))
+    first = int(os.environ.get("RANK", 0)) == 0
     try:
         results = dist.run(
             train,
             config,
-            ranks=ranks,
+            ranks=config.layout.ranks,
             timeout_s=config.timeout_s,
             wait_s=config.wait_s,
             threads=config.threads,
         )
     except dist.RankError as error:
-        sys.exit(str(error))
+        sys.exit(f"{error.report}\n{error}".strip())
     except KeyboardInterrupt:
-        sys.exit("stopped: all ranks have ended.")
-    if config.record and int(os.environ.get("RANK", 0)) == 0:
-        path = record(config, results).save(config.record)
-        print(f"written: {path}")
+        sys.exit("stopped by Ctrl-C." * first or 1)
+    if results[0] is None:
+        sys.exit(1)
+    if config.record and first:
+        try:
+            print(f"written: {record(config, results).save(config.record)}", flush=True)
+        except OSError as error:
+            sys.exit(f"--record {config.record} was not written: {error}.")
     dist.leave()
 
 
-def train(config: Config) -> dict:
-    """Run the training on this rank and return what it measured."""
+def train(config: Config) -> dict | None:
+    """Run the training on this rank and return what it measured, or None if all ranks had to stop; rank 0 has said why."""
+    from torch import distributed
+
+    first = distributed.get_rank() == 0
+    try:
+        return steps(config, functools.partial(print, flush=True) if first else lambda text: None)
+    except Stop as why:
+        if first:
+            print(f"stopped: {why}", file=sys.stderr, flush=True)
+        return None
+
+
+def steps(config: Config, say) -> dict:
+    """Build this rank's part of the run, go on where it was, and take the steps that are left."""
     import numpy as np
     import torch
 
@@ -158,22 +218,21 @@ def train(config: Config) -> dict:
     from bigmodel_lab.dist.composed import Composed
     from bigmodel_lab.dist.trace import Recorder
     from bigmodel_lab.dist.wire import Wire
-    from bigmodel_lab.models import GPT, GPTConfig
+    from bigmodel_lab.models import GPT
     from bigmodel_lab.text import BPE
     from bigmodel_lab.train import AdamW, Batches, warmup_cosine
+    from bigmodel_lab.train.progress import Pace
 
     text = data.load(config.data).text
     tokenizer = BPE.train(text, config.vocab)
     tokens = np.asarray(tokenizer.encode(text))
     batches = Batches(tokens, config.batch, config.context, rng.generator(config.seed, "batches"))
-    form = getattr(GPTConfig, config.form)(
-        tokenizer.vocab_size, config.context, config.layers, config.width, config.heads
-    )
-    wire = Recorder() if config.trace else Wire()
     device = torch.device(config.device)
     if config.device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    gpt = GPT(form, config.ops, seed=config.seed).to(device, getattr(torch, config.dtype))
+    wire = Recorder() if config.trace else Wire()
+    gpt = GPT(config.model(tokenizer.vocab_size), config.ops, seed=config.seed)
+    gpt = gpt.to(device, getattr(torch, config.dtype))
     model = Composed(
         gpt,
         config.layout,
@@ -182,55 +241,57 @@ def train(config: Config) -> dict:
         clip=config.clip,
         micros=config.micros or config.pp,
         schedule=config.schedule,
-        sequence=bool(config.sequence),
+        sequence=config.sequence,
         wire=wire,
-        wait_s=config.wait_s,
     )
-    first = torch.distributed.get_rank() == 0
-    if first:
-        print(
-            f"{form.n_parameters:,} parameters, {config.layout.ranks} ranks (dp {config.dp} x tp {config.tp} x pp {config.pp}, "
-            f"ZeRO {config.zero}), {len(tokens):,} tokens of {config.data}",
-            flush=True,
-        )
-    measured = {"loss": [], "compute_s": [], "communication_s": [], "parameters": form.n_parameters}
+    parameters, ranks = gpt.config.n_parameters, config.layout.ranks
+    say(
+        f"{parameters:,} parameters, {ranks} rank{'s' * (ranks > 1)} (dp {config.dp} x tp {config.tp} x pp {config.pp}, "
+        f"ZeRO {config.zero}), {len(tokens):,} tokens of {config.data}"
+    )
+    measured = {"loss": [], "compute_s": [], "communication_s": [], "elsewhere": 0}
     checkpoints = ShardedCheckpoints(config.checkpoint, gpt, model) if config.checkpoint else None
     del gpt
-    begin, sent = go_on(checkpoints, config, batches, measured)
+    sent = go_on(checkpoints, config, batches, measured) if checkpoints else {}
     wire.sent_bytes.clear()  # what the start sent is no part of the steps
     wire.sent_bytes.update(sent)
-    if first and begin:
-        print(f"going on after step {begin} of {config.steps}", flush=True)
-    last_said = time.monotonic()
+    if begin := len(measured["loss"]):
+        other = ", in another layout than before" * (measured["elsewhere"] == begin)
+        say(f"going on after step {begin} of {config.steps}{other}")
+    last_said, pace = time.monotonic(), Pace()
     for step in range(begin, config.steps):
-        lr = warmup_cosine(
-            step, lr=config.lr, steps=config.steps, warmup=min(config.warmup, config.steps)
-        )
+        warmup = min(config.warmup, config.steps)
+        lr = warmup_cosine(step, lr=config.lr, steps=config.steps, warmup=warmup)
         for group in model.optimizer.param_groups:
             group["lr"] = lr
         x, y = next(batches)
         if config.trace:
             wire.clear()  # only the last step stays
         waited, start = wire.waited_s, time.perf_counter()
-        measured["loss"].append(model.step(x.to(device), y.to(device)))
+        loss = model.step(x.to(device), y.to(device))
         waited = wire.waited_s - waited
+        if not math.isfinite(loss + model.gradient_norm):
+            raise Stop(
+                f"the loss of step {step + 1} is {loss:g}, the norm of its gradient {model.gradient_norm:g}. Usual causes: "
+                "--lr too high, or too few steps of --warmup. Checkpoints are of steps before."
+            )
+        measured["loss"].append(loss)
         measured["communication_s"].append(waited)
         measured["compute_s"].append(max(0.0, time.perf_counter() - start - waited))
-        if first and (step in (0, config.steps - 1) or time.monotonic() - last_said > 2):
-            last_said = time.monotonic()
-            spent = sum(measured["compute_s"]) + sum(measured["communication_s"])
-            rate = (step + 1) * config.batch * config.context / spent
-            left = (config.steps - step - 1) * spent / (step + 1)
-            print(
-                f"step {step + 1}/{config.steps}  loss {measured['loss'][-1]:.4f}  {rate:,.0f} tokens/s  {left:,.0f} s left",
-                flush=True,
-            )
+        rate, step_s = pace.add(config.batch * config.context)
         done = step + 1 == config.steps
+        if step == 0 or done or time.monotonic() - last_said > 2:
+            last_said = time.monotonic()
+            say(
+                f"step {step + 1}/{config.steps}  loss {loss:.4f}  {rate:,.0f} tokens/s  "
+                f"{step_s * (config.steps - step - 1):,.0f} s left"
+            )
         if checkpoints and (done or (config.every and (step + 1) % config.every == 0)):
-            save(checkpoints, step + 1, config, batches, measured, wire)
-    if config.trace and (seen := wire.gather()):
+            save(checkpoints, config, batches, measured, wire)
+    if config.trace and begin < config.steps and (seen := wire.gather()):
         draw(seen, config.trace)
     return measured | {
+        "parameters": parameters,
         "sent_bytes": dict(wire.sent_bytes),
         "memory_bytes": model.memory_bytes(),
     }
@@ -248,42 +309,51 @@ def draw(trace, path: str) -> None:
     print(f"written: {path}", flush=True)
 
 
-def save(checkpoints, step: int, config: Config, batches, measured: dict, wire) -> None:
-    """Write a checkpoint; times are those of rank 0, bytes those of each."""
+def save(checkpoints, config: Config, batches, measured: dict, wire) -> None:
+    """Write a checkpoint; what was measured is that of rank 0, which writes it, but for the bytes, which are everyone's."""
     from torch import distributed
 
-    everywhere: list = [None] * config.layout.ranks
-    distributed.all_gather_object(everywhere, (dict(wire.sent_bytes), measured))
+    sent_bytes: list = [None] * config.layout.ranks
+    distributed.all_gather_object(sent_bytes, dict(wire.sent_bytes))
     state = {
         "config": config.fixed,
+        "layout": dataclasses.asdict(config.layout),
         "batches": batches.state_dict(),
-        "measured": everywhere[0][1],
-        "sent_bytes": [sent for sent, _ in everywhere],
+        "measured": measured,
+        "sent_bytes": sent_bytes,
     }
-    checkpoints.save(step, state)
+    try:
+        checkpoints.save(len(measured["loss"]), state)
+    except OSError as error:  # the same one on all ranks
+        raise Stop(" ".join([str(error), *error.__notes__])) from error
 
 
-def go_on(checkpoints, config: Config, batches, measured: dict) -> tuple[int, dict]:
-    """Load the newest checkpoint, if there is one; return the steps done and the bytes that this rank has sent in them.
+def go_on(checkpoints, config: Config, batches, measured: dict) -> dict[str, int]:
+    """Load the newest checkpoint, if there is one, and return what this rank had sent by then, by collective.
 
-    In another number of ranks than before, the bytes are counted from here on.
+    In another layout bytes are counted from here on: measured["elsewhere"] says how many steps were taken before.
     """
     from torch import distributed
 
-    if checkpoints is None or (found := checkpoints.load()) is None:
-        return 0, {}
-    step, state = found
+    try:
+        found = checkpoints.load()
+    except ValueError as error:  # the same one on all ranks
+        raise Stop(f"{error} Another folder begins anew.") from error
+    if found is None:
+        return {}
+    _, state = found
     then, now = state["config"], config.fixed
     if changed := [f"{k} was {then.get(k)} and is {x}" for k, x in now.items() if then.get(k) != x]:
-        raise ValueError(
-            f"the checkpoints in {config.checkpoint} are of a run with other settings ({', '.join(changed)}): "
-            "give those, or another folder."
+        raise Stop(
+            f"the checkpoints in {config.checkpoint} are of a run with other settings ({', '.join(changed)}): give those, or "
+            "another folder."
         )
     batches.load_state_dict(state["batches"])
     measured.update(state["measured"])
-    by_rank = state["sent_bytes"]
-    same = len(by_rank) == config.layout.ranks
-    return step, by_rank[distributed.get_rank()] if same else {}
+    if state["layout"] == dataclasses.asdict(config.layout):
+        return state["sent_bytes"][distributed.get_rank()]
+    measured["elsewhere"] = len(measured["loss"])
+    return {}
 
 
 def record(config: Config, results: list[dict]) -> RunRecord:
@@ -306,6 +376,7 @@ def record(config: Config, results: list[dict]) -> RunRecord:
         memory_bytes={kind: max(r["memory_bytes"][kind] for r in results) for kind in kinds},
         layout=config.layout,
         dtype=config.dtype,
+        scores={STEPS_ELSEWHERE: root["elsewhere"]} if root["elsewhere"] else {},
     )
 
 

@@ -45,8 +45,8 @@ class Config:
 
     latency_ms: float = option(0.0, "milliseconds a packet takes each way")
     mbit: float = option(1000.0, "rate of the link each way, 10^6 bit/s")
-    elastic: int = option(
-        0, "1: torchrun's c10d rendezvous, which can go on with one node; 0: a static one"
+    elastic: bool = option(
+        False, "torchrun's c10d rendezvous, which can go on with one node, instead of a static one"
     )
 
     def __post_init__(self):
@@ -60,7 +60,9 @@ def main() -> None:
         at = own.index("--")
         own, command = own[:at], own[at + 1 :]
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        usage="%(prog)s [options] -- command ...",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_options(parser, Config)
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
@@ -72,6 +74,8 @@ def main() -> None:
         parser.error(str(error))
     if not command:
         parser.error("give the command to run on both nodes after --.")
+    if not shutil.which(command[0]):
+        parser.error(f"the command {command[0]} is not found.")
     if inside:
         sys.exit(run(config, command))
     if reason := impossible():
@@ -158,11 +162,17 @@ def listen(link: "Link") -> None:
     """Obey the lines on standard input."""
     for line in sys.stdin:
         word = line.split()
-        if word in (["cut"], ["mend"]):
-            link.is_up = word == ["mend"]
-        elif len(word) == 2:
-            with contextlib.suppress(ValueError):
-                link.set(Config(latency_ms=float(word[0]), mbit=float(word[1])))
+        try:
+            if word in (["cut"], ["mend"]):
+                link.is_up = word == ["mend"]
+            else:
+                latency_ms, mbit = map(float, word)
+                link.set(Config(latency_ms=latency_ms, mbit=mbit))
+        except ValueError as error:
+            print(
+                f"two_nodes.py: {line.strip()!r} is not obeyed ({error}): write cut, mend, or latency_ms mbit such as 5 200",
+                file=sys.stderr,
+            )
 
 
 def device(address: str, pid: int | None = None) -> int:

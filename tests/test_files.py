@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bigmodel_lab.files import home, write_atomically
+from bigmodel_lab.files import home, require_writable, write_atomically
 
 
 def test_home(monkeypatch):
@@ -40,3 +40,18 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path):
     )
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -9
     assert path.read_bytes() == b"old"
+
+
+def test_require_writable(tmp_path):
+    require_writable("x", tmp_path / "new.json")
+    require_writable("x", tmp_path / "a" / "b", folder=True)
+    assert [p.name for p in tmp_path.rglob("*")] == ["a", "b"]  # only what was asked for
+    (tmp_path / "file").touch()
+    for path, folder, why in (
+        (tmp_path / "none" / "new.json", False, "its folder does not exist"),
+        (tmp_path / "a", False, "it is a folder"),
+        (tmp_path / "file", True, r"it cannot be written \(File exists\)"),
+        (tmp_path / "file" / "b", True, r"it cannot be written \(Not a directory\)"),
+    ):
+        with pytest.raises(ValueError, match=f"^x .*: {why}. Mend that, or choose another place"):
+            require_writable("x", path, folder=folder)

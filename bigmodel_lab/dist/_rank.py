@@ -9,7 +9,6 @@ left behind.
 import atexit
 import datetime
 import faulthandler
-import io
 import linecache
 import multiprocessing
 import os
@@ -26,7 +25,7 @@ import numpy as np
 import torch
 import torch.distributed
 
-from bigmodel_lab.dist import _report
+from bigmodel_lab.dist import _printer, _report
 
 # How long a rank keeps its connections open after fn. When it returned: until all that it sent has arrived; a rank that
 # then still waits for more from it fails, instead of hanging until the timeout. When it failed: until ranks that fail
@@ -59,14 +58,14 @@ def main(rank, ranks, folder, conn, timeout_s, threads, checks, wait_s) -> None:
 
     streams = sys.stdout, sys.stderr
     # A process that fn forks prints to the log instead: two writers would tear each other's messages apart.
-    os.register_at_fork(after_in_child=lambda: _use(*streams))
-    _use(Printer("stdout", show), Printer("stderr", show))
+    os.register_at_fork(after_in_child=lambda: _printer.use(*streams))
+    _printer.use(_printer.Printer("stdout", show), _printer.Printer("stderr", show))
     try:
         with open(os.path.join(folder, "job"), "rb") as file:
             environment, sources, call = pickle.load(file)
         linecache.cache.update(sources)
         _set_up(rank, ranks, folder, environment, timeout_s, threads, checks, wait_s)
-        message = "result", _call(rank, call)
+        message = "result", _call(call)
     except BaseException as e:  # also SystemExit: whatever ends fn ends the rank
         message = "failure", time.monotonic(), *_report.describe(e)
     sys.stdout.flush()
@@ -104,40 +103,6 @@ def _isolate(rank: int, folder: str) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _use(stdout, stderr) -> None:
-    sys.stdout, sys.stderr = stdout, stderr
-
-
-class Printer(io.TextIOBase):
-    """A sys.stdout or sys.stderr that hands whole lines, and what is flushed, to `send(stream, text)`."""
-
-    encoding = "utf-8"
-
-    def __init__(self, stream: str, send):
-        self._stream, self._send, self._pending, self._lock = stream, send, "", threading.RLock()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, text: str) -> int:
-        with self._lock:
-            self._pending += text
-            if "\n" in text:
-                end = self._pending.rindex("\n") + 1
-                lines, self._pending = self._pending[:end], self._pending[end:]
-                self._send(self._stream, lines)
-        return len(text)
-
-    def flush(self) -> None:
-        with self._lock:
-            if self._pending:
-                text, self._pending = self._pending, ""
-                self._send(self._stream, text)
-
-    def fileno(self) -> int:  # a subprocess that is given this stream writes to the log
-        return 1 if self._stream == "stdout" else 2
-
-
 def _set_up(rank, ranks, folder, environment, timeout_s, threads, checks, wait_s) -> None:
     """Give the rank its environment, its threads and its process group."""
     # Should C code hold the GIL here while the notebook dies, `watch` cannot run: this ends the rank all the same.
@@ -159,13 +124,23 @@ def _set_up(rank, ranks, folder, environment, timeout_s, threads, checks, wait_s
     if checks:
         os.environ["TORCH_DISTRIBUTED_DEBUG"] = "DETAIL"
     torch.distributed.set_debug_level_from_env()  # torch read it when the server imported it
-    torch.distributed.init_process_group(
-        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+    join(
+        wait_s or timeout_s + SPARE_S,
         init_method=f"file://{folder}/store",  # needs no port, so none can be taken
         rank=rank,
         world_size=ranks,
-        timeout=datetime.timedelta(seconds=wait_s or timeout_s + SPARE_S),
     )
+
+
+def join(limit_s: float, **where) -> None:
+    """Make the process group, and let a rank wait `limit_s` in it and in every group that is made of it later."""
+    limit = datetime.timedelta(seconds=limit_s)
+    # torch gives a group that is made without a limit, such as a DeviceMesh's, its own: 30 minutes, with NCCL 10.
+    c10d = torch.distributed.distributed_c10d
+    c10d.default_pg_timeout = c10d.default_pg_nccl_timeout = limit
+    # Said, and not left to torch: where there are GPUs it would make a group for those alone, without gloo.
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    torch.distributed.init_process_group(backend, timeout=limit, **where)
 
 
 def set_threads(threads: int) -> None:
@@ -183,7 +158,7 @@ def set_threads(threads: int) -> None:
         numba.np.ufunc.parallel.NUM_THREADS = threads
 
 
-def _call(rank: int, call: bytes) -> bytes:
+def _call(call: bytes) -> bytes:
     try:
         fn, args, kwargs = pickle.loads(call)
     except Exception as e:
@@ -191,54 +166,15 @@ def _call(rank: int, call: bytes) -> bytes:
             "The rank was loading fn and its arguments: it must be able to import what they name."
         )
         raise
-    return pack_result(rank, fn(*args, **kwargs))
+    return pack_result(fn(*args, **kwargs))
 
 
-def pack_result(rank: int, result) -> bytes:
+def pack_result(result) -> bytes:
     """Pickle what fn returned, by value: it is read when this process and its memory are gone."""
     try:
         return cloudpickle.dumps(result)
     except Exception as e:
         raise TypeError(
-            f"what fn returned on rank {rank}, of type {type(result).__name__}, cannot be sent back ({e}): "
+            f"what fn returned, of type {type(result).__name__}, cannot be sent back ({e}): "
             "return numbers, strings, arrays, tensors or containers of them."
         ) from None
-
-
-def run_here(
-    fn, args: tuple, kwargs: dict, timeout_s: float, threads: int, wait_s: float | None
-) -> list:
-    """Run fn in this process, a rank that torchrun started, and return the results of all ranks."""
-    if not torch.distributed.is_initialized():
-        limit = datetime.timedelta(seconds=wait_s or timeout_s)
-        torch.distributed.init_process_group(timeout=limit)
-        atexit.register(torch.distributed.destroy_process_group)
-    set_threads(threads)
-    rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    streams, printed, results, to_show = (sys.stdout, sys.stderr), [], [None] * ranks, {}
-
-    def keep(stream: str, text: str) -> None:
-        printed.append((stream, text))
-
-    os.environ["BIGMODEL_LAB_RANK"] = str(rank)
-    # Here nobody watches from outside: the rank ends itself, and torchrun then ends the others.
-    faulthandler.dump_traceback_later(timeout_s, exit=True, file=sys.__stderr__)
-    try:
-        if rank > 0:
-            _use(Printer("stdout", keep), Printer("stderr", keep))
-        result = pack_result(rank, fn(*args, **kwargs))
-        sys.stdout.flush()
-        sys.stderr.flush()
-        torch.distributed.all_gather_object(results, (result, printed))
-        if rank == 0:
-            to_show = {r: lines for r, (_, lines) in enumerate(results)}
-    except BaseException:
-        to_show = {rank: printed}
-        raise
-    finally:
-        faulthandler.cancel_dump_traceback_later()
-        del os.environ["BIGMODEL_LAB_RANK"]
-        _use(*streams)
-        for r, lines in to_show.items():
-            _report.print_grouped(r, lines)
-    return [pickle.loads(result) for result, _ in results]

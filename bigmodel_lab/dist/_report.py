@@ -25,7 +25,7 @@ _COLLECTIVE = re.compile(
 # Frames that a reader of a traceback need not see: torch's wrappers, and what starts a rank.
 _MACHINERY = re.compile(
     r"[/\\](site-packages[/\\]torch|multiprocessing)[/\\]"
-    r"|bigmodel_lab[/\\]dist[/\\](_rank|launch|magic)\.py$|^<(string|frozen)"
+    r"|bigmodel_lab[/\\]dist[/\\](_printer|_rank|_team|_torchrun|launch|magic)\.py$|^<(string|frozen)"
 )
 _RANK_MAIN = re.compile(r"^  File .*_rank\.py\", line \d+ in main$", re.MULTILINE)
 _DUMPED_FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
@@ -134,7 +134,7 @@ def failed(failures: list[Failure], finished: list[int], running: list[int]) -> 
     alike = [f.rank for f in failures if f.summary == root.summary]
     if len(alike) > 1:  # which of them was first is chance: let the lowest speak
         root = next(f for f in failures if f.rank == alike[0])
-        message = f"{_listed(alike)} failed alike: {root.summary}"
+        message = f"{listed(alike)} failed alike: {root.summary}"
     else:
         message = f"rank {root.rank} failed first: {root.summary}"
     report = f"On rank {root.rank}:\n{root.detail.rstrip()}\n" if root.detail else ""
@@ -144,21 +144,21 @@ def failed(failures: list[Failure], finished: list[int], running: list[int]) -> 
             report += f"Rank {f.rank} {lost if f.lost_peer else f'failed too: {f.summary}'}.\n"
     if finished:
         vain = ": a collective needs every rank" if root.lost_peer else ""
-        report += f"{_listed(finished).capitalize()} had finished{vain}.\n"
+        report += f"{listed(finished).capitalize()} had finished{vain}.\n"
     if running:
-        report += f"{_listed(running).capitalize()} still ran when everything was stopped.\n"
+        report += f"{listed(running).capitalize()} still ran when everything was stopped.\n"
     return RankError(message, root.rank, readable(report.rstrip()))
 
 
 def timed_out(dumps: dict[int, str], finished: list[int], timeout_s: float) -> RankTimeout:
     """Say where each rank that still ran was, from {rank: what faulthandler wrote for it}."""
-    message = f"{_listed(list(dumps))} still ran after {timeout_s:g} s"
+    message = f"{listed(list(dumps))} still ran after {timeout_s:g} s"
     report = []
     for rank, dump in dumps.items():
         report.append(f"Rank {rank} was {stack(dump) or 'outside fn, or did not answer.'}".rstrip())
     if finished:
-        message += f"; {_listed(finished)} had finished"
-        report.append(f"{_listed(finished).capitalize()} had finished.")
+        message += f"; {listed(finished)} had finished"
+        report.append(f"{listed(finished).capitalize()} had finished.")
     return RankTimeout(message, min(dumps), readable("\n".join(report)))
 
 
@@ -191,6 +191,7 @@ def print_grouped(rank: int, printed: list[tuple[str, str]]) -> None:
         print(*lines, sep="\n", file=getattr(sys, stream), flush=True)
 
 
-def _listed(ranks: list[int]) -> str:
+def listed(ranks: list[int]) -> str:
+    """Say ranks in words, at least one: "rank 0", "ranks 0, 1 and 2"."""
     *most, last = map(str, ranks)
     return f"ranks {', '.join(most)} and {last}" if most else f"rank {last}"

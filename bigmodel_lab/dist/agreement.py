@@ -28,6 +28,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
+from bigmodel_lab.dist._report import listed
 from bigmodel_lab.dist.collectives import all_gather
 from bigmodel_lab.dist.wire import Wire
 
@@ -66,9 +67,9 @@ class Agreement:
             odd, everyone = self._odd(name), range(len(self.checksums[name]))
             rest = [r for r in everyone if r not in odd]
             said.append(
-                f"{name}: {_listed(odd)} differ{'s' * (len(odd) == 1)} from {_listed(rest)}"
+                f"{name}: {listed(odd)} differ{'s' * (len(odd) == 1)} from {listed(rest)}"
                 if odd
-                else f"{name}: {_listed(rest)} differ, and no majority says who is wrong"
+                else f"{name}: {listed(rest)} differ, and no majority says who is wrong"
             )
         return "; ".join(said)
 
@@ -136,8 +137,3 @@ def checksum(tensors: Iterable[torch.Tensor]) -> int:
         flat = t.detach().cpu().contiguous().view(-1)
         crc = zlib.crc32(flat.view(torch.uint8).numpy(), crc)
     return crc
-
-
-def _listed(ranks: list[int]) -> str:
-    *most, last = map(str, ranks)
-    return f"ranks {', '.join(most)} and {last}" if most else f"rank {last}"

@@ -2,9 +2,8 @@
 
 Layouts cut the same model in different places: tensor parallelism into rows and columns, the pipeline into layers, ZeRO
 into flat pieces of those. A checkpoint that only the layout that wrote it can read is of little use on the day when a node
-is gone. So number the N trainable numbers of the whole model from 0 to N-1, once, and cut a model *of these numbers* in the
-same way: whatever the layout, each rank then sees which ones it holds. The file of a rank says so, in runs of consecutive
-numbers, and gives the parameters and what the optimiser keeps in that order:
+is gone. So the N trainable numbers of the whole model are numbered (`bigmodel_lab.dist.numbered`), the file of a rank says
+which ones it holds, in runs of consecutive numbers, and gives the parameters and what the optimiser keeps in that order:
 
     folder/step-00000100/rank-00000.safetensors     runs (R, 2): first number and length; parameter, exp_avg, ... (n,)
                          rank-00001.safetensors     n adds up to N, or to a little more: see below
@@ -17,7 +16,6 @@ in full (a norm's gain), and a tied embedding's second copy, are written once by
 `torch.distributed.checkpoint`. Told in lab L06.
 """
 
-import copy
 import json
 import os
 import warnings
@@ -32,6 +30,7 @@ import torch.distributed as dist
 
 from bigmodel_lab.dist.collectives import all_gather
 from bigmodel_lab.dist.composed import Composed
+from bigmodel_lab.dist.numbered import numbers_of, runs_of, spelled_out, trained
 from bigmodel_lab.errors import require_in_range
 from bigmodel_lab.models.gpt import GPT
 from bigmodel_lab.train import checkpoint_files as files
@@ -66,8 +65,8 @@ class ShardedCheckpoints:
     def __init__(self, folder: str | os.PathLike, gpt: GPT, model: Composed, *, keep: int = 2):
         self.folder, self.model = Path(folder), model
         self.keep = int(require_in_range("keep", keep, 1))
-        self.total, self._numbers = _numbers(gpt, model)
-        self._params = _trained(model)
+        self.total, self._numbers = numbers_of(gpt, model)
+        self._params = trained(model)
         self._first = dist.get_rank() == 0
 
     def save(self, step: int, state: Mapping) -> Path:
@@ -81,10 +80,11 @@ class ShardedCheckpoints:
         part = self._agreed(lambda: self._start(step) if self._first else None)[0]
         try:
             sums = self._agreed(lambda: self._write(part, step))
+            scalars = next(filter(None, self._agreed(self._scalars)), {})
             (path,) = filter(
                 None,
                 self._agreed(
-                    lambda: self._finish(part, step, state, sums) if self._first else None
+                    lambda: self._finish(part, step, state, scalars, sums) if self._first else None
                 ),
             )
         except OSError:
@@ -109,7 +109,7 @@ class ShardedCheckpoints:
                 told = json.loads(content)
                 continue
             tensors = safetensors.torch.load(content)
-            numbers = _spelled_out(tensors.pop("runs"))
+            numbers = spelled_out(tensors.pop("runs"))
             if len(numbers) and int(numbers.max()) >= self.total:
                 raise ValueError(_other_model(found, self.total))
             missing[numbers] = False
@@ -152,7 +152,7 @@ class ShardedCheckpoints:
     def _write(self, part: Path, step: int) -> tuple[str, tuple[int, int]]:
         """Write this rank's file; return its name, and its size and CRC-32."""
         replicas = 1 if self.model.zero else self.model.layout.dp
-        numbers, kept = [], {"parameter": []}
+        numbers, kept = [torch.empty(0, dtype=torch.long)], {}  # a frozen stage has no more
         for p, all_numbers in zip(self._params, self._numbers, strict=True):
             mine = torch.nonzero(all_numbers >= 0)[:, 0].tensor_split(replicas)
             mine = mine[self.model.grid.d if replicas > 1 else 0]
@@ -162,7 +162,8 @@ class ShardedCheckpoints:
             for kind, t in ({"parameter": p.detach()} | arrays).items():
                 kept.setdefault(kind, []).append(t.reshape(-1).cpu()[mine])
         content = safetensors.torch.save(
-            {kind: torch.cat(ts) for kind, ts in kept.items()} | {"runs": _runs(torch.cat(numbers))}
+            {kind: torch.cat(ts) for kind, ts in kept.items()}
+            | {"runs": runs_of(torch.cat(numbers))}
         )
         name = f"rank-{dist.get_rank():05d}.safetensors"
         try:
@@ -177,16 +178,20 @@ class ShardedCheckpoints:
             raise not_written(error, self.folder, step, len(content)) from error
         return name, (len(content), zlib.crc32(content))
 
-    def _finish(self, part: Path, step: int, state: Mapping, sums: list) -> Path:
+    def _scalars(self) -> dict[str, float]:
+        """What the optimiser keeps once for all parameters, such as the number of steps; nothing if this rank has none."""
+        kept = (self.model.optimizer.state.get(p, {}) for p in self._params[:1])
+        return {k: float(t) for s in kept for k, t in s.items() if not t.ndim}
+
+    def _finish(self, part: Path, step: int, state: Mapping, scalars: dict, sums: list) -> Path:
         tree, tensors = pack(dict(state))
         if tensors:
             raise TypeError(f"state may hold no tensors, and holds {', '.join(sorted(tensors))}.")
-        kept = [self.model.optimizer.state.get(p, {}) for p in self._params[:1]]
         told = {
             "step": step,
             "total": self.total,
             "layout": asdict(self.model.layout),
-            "scalars": {k: float(t) for s in kept for k, t in s.items() if not t.ndim},
+            "scalars": scalars,
             "state": tree,
         }
         content = json.dumps(told, indent=1, allow_nan=False).encode()
@@ -235,40 +240,6 @@ class ShardedCheckpoints:
                 result.add_note(f"This happened on rank {rank}.")
                 raise result
         return [result for _, result in said]
-
-
-def _trained(model: Composed) -> list[torch.Tensor]:
-    """What the optimiser of this rank changes: parameters, or with ZeRO pieces of them; always in the same order."""
-    return [p for group in model.optimizer.param_groups for p in group["params"]]
-
-
-def _numbers(gpt: GPT, model: Composed) -> tuple[int, list[torch.Tensor]]:
-    """Return how many numbers the whole model trains, and for each tensor of `_trained` which ones it holds, -1 for none."""
-    whole, total = copy.deepcopy(gpt).double(), 0
-    for p in whole.parameters():
-        if p.requires_grad:  # counted from 1: what a layout adds to cut evenly is 0
-            numbers = torch.arange(total + 1.0, total + p.numel() + 1.0, dtype=p.dtype)
-            p.data = numbers.view_as(p).to(p.device)
-            total += p.numel()
-    cut = Composed(
-        whole, model.layout, lambda groups: torch.optim.SGD(groups), chunks=len(model.chunks)
-    )
-    return total, [p.detach().reshape(-1).long().cpu() - 1 for p in _trained(cut)]
-
-
-def _runs(numbers: torch.Tensor) -> torch.Tensor:
-    """Return (R, 2): the first number and the length of each run of consecutive ones."""
-    starts = torch.ones(len(numbers), dtype=torch.bool)
-    starts[1:] = numbers[1:] != numbers[:-1] + 1
-    at = torch.nonzero(starts)[:, 0]
-    ends = torch.cat([at[1:], torch.tensor([len(numbers)])])
-    return torch.stack([numbers[at], ends - at], 1)
-
-
-def _spelled_out(runs: torch.Tensor) -> torch.Tensor:
-    first, length = runs.unbind(1)
-    before = length.cumsum(0) - length
-    return torch.arange(int(length.sum())) + (first - before).repeat_interleave(length)
 
 
 def _other_model(path: Path, total: int) -> str:

@@ -23,9 +23,11 @@ from torch import nn
 from bigmodel_lab.dist.collectives import all_reduce
 from bigmodel_lab.dist.composed_bytes import step_bytes
 from bigmodel_lab.dist.data_parallel import DataParallel, share
-from bigmodel_lab.dist.grid import Grid, require_possible
+from bigmodel_lab.dist.grid import Grid
 from bigmodel_lab.dist.grid_norm import clip_over_grid
 from bigmodel_lab.dist.pipeline import Pipeline
+from bigmodel_lab.dist.pipeline_schedule import schedule as passes_of
+from bigmodel_lab.dist.possible import require_possible
 from bigmodel_lab.dist.sharded_gpt import ShardedGPT, cut_layers
 from bigmodel_lab.dist.tensor_parallel import TensorParallel
 from bigmodel_lab.dist.wire import Wire
@@ -54,7 +56,6 @@ class Composed:
     schedule, chunks : of the pipeline (see `pipeline_schedule`)
     sequence : with tensor parallelism, cut what is between the matrices along the positions
     wire : counts every payload; name of the collective first, so that different uses add up
-    wait_s : see `Grid`
 
     Raises ValueError for combinations that do not work, saying which does.
     """
@@ -72,13 +73,13 @@ class Composed:
         chunks: int = 1,
         sequence: bool = False,
         wire: Wire | None = None,
-        wait_s: float | None = None,
     ):
-        require_possible(gpt, layout, chunks, sequence)
+        require_possible(gpt.config, layout, chunks=chunks, sequence=sequence)
         wire = Wire() if wire is None else wire
-        self.grid, self.clip, self.wire = Grid(layout, wait_s), clip, wire
+        self.grid, self.clip, self.wire = Grid(layout), clip, wire
         self.layout, self.config, self.micros = layout, gpt.config, micros
-        self._schedule, self._dtype = (schedule, chunks), gpt.tokens.weight.dtype
+        self.schedule, self._dtype = (schedule, chunks), gpt.tokens.weight.dtype
+        passes_of(schedule, self.grid.p, layout.pp, micros, chunks)  # raises if they do not fit
         tensor = TensorParallel(self.grid.tensor, sequence=sequence, wire=wire)
         cuts = cut_layers(gpt.config.n_layers, layout.pp * chunks)
         mine = [cuts[k * layout.pp + self.grid.p] for k in range(chunks)]
@@ -96,13 +97,15 @@ class Composed:
             self.optimizer = self.zero.optimizer
         else:
             self.zero, self.replicas = None, DataParallel(self.chunks, self.grid.data, wire=wire)
-            self.optimizer = optimizer(decay_groups(self.chunks, weight_decay))
+            nothing = [{"params": []}]  # of a stage that is frozen
+            self.optimizer = optimizer(decay_groups(self.chunks, weight_decay) or nothing)
 
     def step(self, tokens, targets) -> float:
         """Take one step on the batch, (B, T) each and the same on every rank; return its mean loss, on every rank.
 
-        B must leave every replica at least `micros` rows.
+        Raises ValueError, on every rank, if B leaves a replica fewer than `micros` rows, or T is above the context.
         """
+        self._require_batch(*tokens.shape)
         rows, weight = share(np.arange(len(tokens)), self.grid.d, self.layout.dp)
         pipe = self._pipeline(tokens.shape[1])
         if self.zero is None:
@@ -137,7 +140,7 @@ class Composed:
 
     def predicted_bytes(self, rows: int, positions: int) -> dict[str, int]:
         """What this rank sends in a step on a batch (rows, positions), by collective: see `composed_bytes.step_bytes`."""
-        name, chunks = self._schedule
+        name, chunks = self.schedule
         return step_bytes(
             self.config,
             self.layout,
@@ -153,19 +156,20 @@ class Composed:
         )
 
     def _pipeline(self, T: int) -> Pipeline:
-        tensor, (name, _) = self.chunks[0].tensor, self._schedule
+        tensor, (name, _) = self.chunks[0].tensor, self.schedule
         held = tensor.positions(T)
         row = (held.stop - held.start, self.config.width)
-        return Pipeline(
-            self.chunks,
-            self.grid.pipe,
-            back=self.grid.back,
-            row=row,
-            dtype=self._dtype,
-            name=name,
-            micros=self.micros,
-            wire=self.wire,
-        )
+        options = dict(name=name, micros=self.micros, wire=self.wire, back=self.grid.back)
+        return Pipeline(self.chunks, self.grid.pipe, row=row, dtype=self._dtype, **options)
+
+    def _require_batch(self, B: int, T: int) -> None:
+        if B < (least := self.layout.dp * self.micros):
+            raise ValueError(
+                f"a batch of {B} rows leaves one of dp={self.layout.dp} replicas fewer than micros={self.micros}: give "
+                f"{least} rows or more."
+            )
+        if T > self.config.context:
+            raise ValueError(f"T={T} positions are more than the context={self.config.context}.")
 
     def _sum_tied(self) -> None:
         """A tied embedding has a copy on the first stage and one on the last: give both the sum of their gradients."""
@@ -175,6 +179,8 @@ class Composed:
         if self.grid.p not in (0, last):
             return
         p = self.chunks[0].tokens if self.grid.p == 0 else self.chunks[-1].head
+        if not p.requires_grad:
+            return
         other = torch.empty_like(p.grad)
         peer = last - self.grid.p
         mine, group = p.grad.contiguous(), self.grid.pipe
@@ -188,6 +194,4 @@ class Composed:
         with self.wire.waiting("tied"):
             for work in under_way:
                 work.wait()
-        p.grad = (
-            p.grad + other
-        )  # of two numbers: the same in either order, so the copies stay equal
+        p.grad = p.grad + other  # the same in either order, so the copies stay equal

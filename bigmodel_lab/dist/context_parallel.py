@@ -70,7 +70,8 @@ class ContextParallel:
         """This rank's share of the mean cross-entropy of a `models.GPT`; the shares of all ranks add up to it.
 
         tokens, targets (B, T) whole on every rank. Its gradients add up too: sum them over the group, such as with
-        `DataParallel(gpt, group).average_gradients()` after multiplying by W, or with `collectives.all_reduce`.
+        `DataParallel(gpt, group).average_gradients()` after multiplying by W, or with `collectives.all_reduce`. Dropout
+        draws other masks than one process would.
         """
         mine, ops, c = self.positions(tokens.shape[1]), self.over(backend(gpt.ops)), gpt.config
         x, angles = ops.embedding(tokens[:, mine], gpt.tokens.weight), None
@@ -78,6 +79,7 @@ class ContextParallel:
             x = x + gpt.positions[mine]
         else:
             angles = tuple(a[mine] for a in rope_angles(c, 0, tokens.shape[1], x))
+        x = ops.dropout(x, c.dropout, gpt.training)
         for block in gpt.blocks:
             x = block(x, ops, angles)
         head = gpt.tokens.weight if c.tied else gpt.head.weight
@@ -113,14 +115,12 @@ class _RingAttention(torch.autograd.Function):
             arrive = None if last else ring._pass_on(travelling)  # while we compute
             s, _, vb = _scores(q, *travelling, causal, scale, ring, step)
             if s is not None:
-                m_new = torch.maximum(m, s.amax(-1))
-                top = m_new.masked_fill(
-                    m_new == -torch.inf, 0
-                )  # of a query that has met no key yet
+                # finite: in step 0 each query meets the key of its own position
+                top = torch.maximum(m, s.amax(-1))
                 p, old = (s - top[..., None]).exp(), (m - top).exp()
                 l = l * old + p.sum(-1)
                 o = o * old[..., None] + p @ vb
-                m = m_new
+                m = top
             travelling = travelling if last else arrive()
         y = o / l[..., None]
         ctx.save_for_backward(q, k, v, y, m + l.log())

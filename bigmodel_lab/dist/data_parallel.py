@@ -36,8 +36,8 @@ class DataParallel:
         replicas.average_gradients(weight)              # now p.grad is that of the whole batch, on every rank
         optimizer.step()
 
-    There are no hooks: nothing is sent but in these two calls (`overlap` sends during backward). To accumulate gradients over several micro-batches,
-    call `average_gradients` once, after the last one.
+    There are no hooks: nothing is sent but in these two calls (`overlap` sends during backward). To accumulate gradients
+    over several micro-batches, call `average_gradients` once, after the last one.
     """
 
     def __init__(

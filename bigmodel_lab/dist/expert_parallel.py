@@ -18,43 +18,11 @@ import torch.distributed as dist
 from torch import nn
 
 from bigmodel_lab import rng
-from bigmodel_lab.dist.wire import Wire, timed
+from bigmodel_lab.dist.collectives import all_to_all
+from bigmodel_lab.dist.wire import Wire
 from bigmodel_lab.errors import require_in_range
 
-__all__ = ["ExpertParallel", "MixtureOfExperts", "all_to_all"]
-
-
-@timed
-def all_to_all(
-    parts: list[torch.Tensor],
-    into: list[torch.Tensor],
-    group=None,
-    *,
-    wire: Wire | None = None,
-    name="all_to_all",
-):
-    """Send parts[r] to rank r and fill into[r] with what rank r sends here; the lists have a tensor for each rank.
-
-    Everything is in flight at once, receives posted first. Empty tensors are not sent: both sides know the sizes. The
-    payload is that of the parts for other ranks. Returns `into`.
-    """
-    rank, ranks = dist.get_rank(group), dist.get_world_size(group)
-    for what, tensors in (("parts", parts), ("into", into)):
-        if len(tensors) != ranks:
-            raise ValueError(
-                f"{what} must hold a tensor for each of the {ranks} ranks, got {len(tensors)}."
-            )
-    into[rank].copy_(parts[rank])
-    others = [(rank + step) % ranks for step in range(1, ranks)]
-    work = [dist.irecv(into[r], group=group, group_src=r) for r in others if into[r].numel()]
-    for r in others:
-        if parts[r].numel():
-            if wire is not None:
-                wire.add(name, parts[r].numel() * parts[r].element_size(), r)
-            work.append(dist.isend(parts[r].contiguous(), group=group, group_dst=r))
-    for w in work:
-        w.wait()
-    return into
+__all__ = ["ExpertParallel", "MixtureOfExperts"]
 
 
 class MixtureOfExperts(nn.Module):
@@ -104,7 +72,7 @@ class MixtureOfExperts(nn.Module):
         counts = chosen.flatten().bincount(minlength=len(self.router))
         y = self._exchange(x[order // self.k], counts)
         back = torch.empty_like(y).index_copy(0, order, y)  # to the order of the pairs
-        return (back.view(len(x), self.k, -1) * weights[..., None]).sum(1)
+        return (back.view(len(x), self.k, x.shape[1]) * weights[..., None]).sum(1)
 
     def _exchange(self, x, counts):
         return self.work(x, counts.tolist())

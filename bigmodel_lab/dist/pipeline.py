@@ -98,7 +98,8 @@ class Pipeline:
                 dy = None if self._is_last(p) else self._receive(p, rows)
                 self.mark(p)
                 x, y = self._kept.pop((p.micro, p.chunk))
-                torch.autograd.backward(y if dy is not None else y * (weight * rows / B), dy)
+                if y.requires_grad:  # not of a first stage that is frozen
+                    torch.autograd.backward(y if dy is not None else y * (weight * rows / B), dy)
                 self.mark(None)
                 if not self._is_first(p):
                     self._send(p, x.grad)

@@ -110,4 +110,6 @@ def most_in_flight(passes: Sequence[Pass]) -> int:
 
 def bubble(stages: int, micros: int, chunks: int = 1) -> float:
     """The idle share of a step's time, (p - 1) / (v m + p - 1), if all passes take equally long and messages no time."""
+    for name, n in {"stages": stages, "micros": micros, "chunks": chunks}.items():
+        require_in_range(name, n, 1)
     return (stages - 1) / (chunks * micros + stages - 1)

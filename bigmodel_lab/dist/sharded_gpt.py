@@ -58,7 +58,8 @@ class ShardedGPT(nn.Module):
     tensor : the tensor-parallel group; None keeps whole layers
     layers : consecutive layers, all of them if not given; the first stage has layer 0, the last the last one
 
-    Dropout draws other masks than one process would. Raises ValueError where the layers cannot be cut.
+    Dropout draws other masks than one process would; the ranks of `tensor` must draw alike, so seed torch the same on
+    them. Raises ValueError where the layers cannot be cut.
     """
 
     def __init__(self, gpt: GPT, tensor: TensorParallel | None = None, layers: range | None = None):
@@ -74,12 +75,13 @@ class ShardedGPT(nn.Module):
                 block.mlp = shard_mlp(block.mlp, tensor)
 
         def rows(w):
-            return nn.Parameter(slice_rows(w.detach(), tensor.rank, tensor.ranks))
+            own = slice_rows(w.detach(), tensor.rank, tensor.ranks)
+            return nn.Parameter(own, requires_grad=w.requires_grad)
 
         if self.is_first:
             self.tokens = rows(gpt.tokens.weight)
             if c.positions == "learned":
-                self.positions = nn.Parameter(gpt.positions.detach().clone())
+                self.positions = copy.deepcopy(gpt.positions)
         if self.is_last:
             self.norm = copy.deepcopy(gpt.norm)
             tied_here = c.tied and self.is_first
@@ -94,7 +96,8 @@ class ShardedGPT(nn.Module):
         """
         ops, c = backend(self.ops), self.config
         if self.is_first:
-            T = x.shape[1]
+            if (T := x.shape[1]) > c.context:
+                raise ValueError(f"T={T} positions are more than the context={c.context}.")
             x = self.tensor.embedding(x, self.tokens, c.vocab_size, ops)
             if c.positions == "learned":
                 x = x + self.positions[:T][self.tensor.positions(T)]

@@ -8,7 +8,7 @@ the given latency and bandwidth (the alpha-beta model),
 A sleeping thread leaves the core to the other one, as a network card does. It cannot be faster than the machine is.
 
 Source: for the model R. Thakur, R. Rabenseifner and W. Gropp (2005), "Optimization of collective communication operations in
-MPICH", IJHPCA 19(1):49-66, section 3. Used in lab L03.
+MPICH", IJHPCA 19(1):49-66, section 3. Used in lab L02 and chapter 17.
 """
 
 import time

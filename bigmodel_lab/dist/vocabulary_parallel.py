@@ -26,7 +26,10 @@ def embedding(tensor, tokens, rows, vocab_size: int, ops):
     """
     local = tokens - _start(tensor, vocab_size)
     mine = (local >= 0) & (local < len(rows))
-    x = ops.embedding(torch.where(mine, local, 0), rows)
+    if len(rows):
+        x = ops.embedding(torch.where(mine, local, 0), rows)
+    else:  # more ranks than words; the sum is 0, and gives the rows a gradient as everywhere
+        x = rows.sum().expand(*tokens.shape, rows.shape[1])
     return tensor.leave(x * mine[..., None])
 
 

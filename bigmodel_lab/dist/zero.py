@@ -24,6 +24,7 @@ import torch.distributed as dist
 from torch import nn
 
 from bigmodel_lab.dist.collectives import all_reduce
+from bigmodel_lab.dist.data_parallel import DataParallel
 from bigmodel_lab.dist.wire import Wire
 from bigmodel_lab.dist.zero_stage3 import GatheredUnit
 from bigmodel_lab.dist.zero_unit import Unit
@@ -42,8 +43,8 @@ class Zero:
 
     Parameters
     ----------
-    model : the same architecture on every rank; rank 0's parameters are taken. Changed in place: its trainable
-        parameters become views of flat tensors, and with stage 3 have no memory but while they are needed
+    model : the same architecture on every rank; rank 0's parameters and buffers are taken. Changed in place: its
+        trainable parameters become views of flat tensors, and with stage 3 have no memory but while they are needed
     optimizer : called once with parameter groups (slices of parameters, matrices with `weight_decay`, vectors with 0),
         gives the optimiser
     stage : 1, 2 or 3
@@ -65,6 +66,7 @@ class Zero:
     ):
         self.stage = require_choice("stage", stage, (1, 2, 3))
         self.model, self.group, self.wire = model, group, wire
+        DataParallel(model, group, bucket="tensor", wire=wire)  # the same start everywhere
         modules = list(getattr(model, "blocks", model.children()) if units is None else units)
         unit, self.units, seen = (GatheredUnit if stage == 3 else Unit), [], set()
         for module in [*modules, model]:
@@ -81,6 +83,7 @@ class Zero:
         ]
         self.optimizer = optimizer(groups)
         self._reduced = 0  # how many of _backward_order have been reduced in this backward pass
+        self._rounds = 0  # backward passes in which all of them have been
         for u in self.units:
             if stage >= 2:
                 u.call_when_complete(self._unit_complete)
@@ -93,11 +96,18 @@ class Zero:
         weight : these rows' share of the global batch; the weights of all ranks add up to 1. None: equal shares. A rank
             without rows passes the loss of any one row and weight 0: with stages 2 and 3 all ranks must take part
 
-        Several calls before a `step` accumulate, their weights adding up to 1 over all of them.
+        Several calls before a `step` accumulate, their weights adding up to 1 over all of them. A parameter that got no
+        gradient counts as one whose gradient is zero.
         """
         weight = 1 / dist.get_world_size(self.group) if weight is None else weight
         require_in_range("weight", weight, 0, 1)
+        rounds = self._rounds
         (loss * weight).backward()
+        if self.stage >= 2 and self._rounds == rounds:
+            # A parameter got no gradient here, and its unit and all behind it wait. Other ranks have reduced them.
+            for u in self._backward_order[self._reduced :]:
+                u.reduce()
+            self._reduced = 0
 
     def clip(self, max_norm: float) -> float:
         """Scale the gradient so that its norm over all parameters of the model is at most `max_norm`; return the norm."""
@@ -116,7 +126,8 @@ class Zero:
             for (p, _), span in zip(u.pieces, u.spans, strict=True)
             if counts(p)
         ]
-        zero_here = torch.zeros((), dtype=torch.float64, device=self.units[0].shard.device)
+        device = next(self.model.parameters()).device
+        zero_here = torch.zeros((), dtype=torch.float64, device=device)
         return torch.stack([zero_here, *parts]).sum().reshape(1)
 
     def scale(self, factor: float) -> None:
@@ -164,6 +175,7 @@ class Zero:
             self._reduced += 1
         if self._reduced == len(order):
             self._reduced = 0
+            self._rounds += 1
 
     def _reduce_rest(self) -> None:
         for u in self._backward_order:

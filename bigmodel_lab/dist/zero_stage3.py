@@ -2,14 +2,16 @@
 
     before the unit's forward pass      all-gather: flat is filled from all ranks' shards
     after it                            flat is let go
-    before its backward pass            all-gather again
+    when its backward pass needs them   all-gather again
     after it                            reduce-scatter of the gradients, and flat is let go
 
 Autograd saves parameters for the backward pass, and would so keep every flat tensor alive from forward to backward. So
-what it saves is only where in the flat tensor they were.
+what it saves is only where in the flat tensor they were; when it asks for the first of them, the unit is gathered.
 
 Source: Zhao et al. (2023), arXiv:2304.11277. Derived in lab L03. torch's own: `torch.distributed.fsdp.fully_shard`.
 """
+
+import contextlib
 
 import torch
 
@@ -34,7 +36,7 @@ class GatheredUnit(Unit):
         """Give the flat tensor's memory back; the parameters keep their shapes, over one number."""
         self.flat = None
         for p in self.params:
-            p.data = p.new_zeros(1).expand(p.shape)
+            p.data = p.new_zeros(()).expand(p.shape)
 
     def exchange(self) -> None:
         """Nothing: the other ranks are told when they gather."""
@@ -45,20 +47,19 @@ class GatheredUnit(Unit):
         is_root : the module is the whole model, whose unit stays gathered from its forward to its backward pass
         """
         saving = torch.autograd.graph.saved_tensors_hooks(self._place_of, self._at_place)
+        entered = contextlib.ExitStack()
 
         def before_forward(*_):
             self.gather()
-            saving.__enter__()
+            entered.enter_context(saving)
 
-        def after_forward(*_):
-            saving.__exit__()
+        def after_forward(*_):  # called also where gather failed, because another rank is gone
+            entered.close()
             if not is_root or not torch.is_grad_enabled():
                 self.release()
 
         self.module.register_forward_pre_hook(before_forward)
         self.module.register_forward_hook(after_forward, always_call=True)
-        if not is_root:
-            self.module.register_full_backward_pre_hook(self.gather)
 
     def _own(self, part):
         return part.clone()
@@ -73,5 +74,5 @@ class GatheredUnit(Unit):
     def _at_place(self, t):
         if not isinstance(t, tuple):
             return t
-        self.gather()  # another micro-batch's backward pass may have let it go
+        self.gather()
         return self.flat.as_strided(*t)

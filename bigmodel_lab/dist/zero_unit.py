@@ -15,14 +15,14 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from bigmodel_lab.dist.collectives import all_gather, broadcast, chunk_sizes, reduce_scatter
+from bigmodel_lab.dist.collectives import all_gather, chunk_sizes, reduce_scatter
 from bigmodel_lab.dist.wire import Wire
 
 __all__ = ["Unit"]
 
 
 class Unit:
-    """The parameters `params` of `module` in one flat tensor, the same on every rank: rank 0's are taken.
+    """The parameters `params` of `module` in one flat tensor, the same on every rank.
 
     Attributes
     ----------
@@ -43,7 +43,6 @@ class Unit:
             )
         self.module, self.params, self.group, self.wire = module, list(params), group, wire
         self.flat = torch.cat([p.detach().reshape(-1) for p in params])
-        broadcast(self.flat, 0, group, wire=wire)
         self.size, ends = len(self.flat), list(accumulate(p.numel() for p in params))
         self._places = [slice(end - p.numel(), end) for p, end in zip(params, ends, strict=True)]
         self._show()

@@ -2,13 +2,12 @@
 
 from importlib import import_module
 
-from bigmodel_lab.models.mlp import MLP
-
 _LATER = {  # name -> module, imported at the first use
     "CNN": "cnn",
     "GPT": "gpt",
     "GPTConfig": "config",
     "GRULM": "rnn",
+    "MLP": "mlp",
     "Encoder": "encoder",
     "EncoderConfig": "encoder",
     "EncoderDecoder": "encoder_decoder",

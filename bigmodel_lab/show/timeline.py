@@ -4,7 +4,7 @@
     show.timeline(trace, ax)            # a `bigmodel_lab.dist.timeline.Trace`
 
 The high part of a lane is the rank's main thread: computing filled, a collective in the other colour, waiting hatched. The low
-part, where there is one, is what travelled in the background meanwhile. Used in labs L03 and L05.
+part, where there is one, is what travelled in the background meanwhile. Used in labs L02, L04 and L05.
 """
 
 from matplotlib.axes import Axes

@@ -8,6 +8,7 @@ where a checkpoint is damaged or was never finished takes the newest that is sou
 `bigmodel_lab.train.checkpoint_files` says what a directory holds. Told in lab L06.
 """
 
+import errno
 import os
 import shutil
 import warnings
@@ -76,11 +77,18 @@ def point_to(path: Path, *, best: bool = False) -> None:
 
 def not_written(error: OSError, folder: Path, step: int, size: int) -> OSError:
     """Return the error that tells a person what `error` means for the checkpoint of `step`, of `size` bytes."""
-    free = shutil.disk_usage(folder).free
+    if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+        what = "another run writes to this folder at the same time. Give each a folder of its own"
+    elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        free = shutil.disk_usage(folder).free
+        what = (
+            f"it needs {size:,} bytes and {free:,} are free on that disk. Make room, or keep fewer"
+        )
+    else:
+        what = "choose a folder that can be written to"
     return OSError(
         error.errno,
-        f"The checkpoint of step {step} was not written ({error.strerror}): it needs {size:,} bytes and "
-        f"{free:,} are free on that disk. Those written before are untouched. Make room, or keep fewer",
+        f"The checkpoint of step {step} was not written ({error.strerror}): {what}. Those written before are untouched",
         str(folder),
     )
 

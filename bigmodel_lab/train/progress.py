@@ -1,5 +1,7 @@
 """How far a run is: what the loop tells after every step, and a line of text that shows it."""
 
+import os
+import sys
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -7,6 +9,9 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 __all__ = ["Pace", "Status", "TextProgress"]
+
+FIRST_S = 0.5  # a shorter run shows nothing
+LOG_EVERY_S = 10.0  # a log is read when the run is over
 
 
 @dataclass(frozen=True)
@@ -42,25 +47,40 @@ class TextProgress:
     """A line on stderr: steps, time gone and left, losses, tokens per second. Called with a `Status` after every step.
 
     Runs of less than half a second show nothing, nor do any if the environment has TQDM_DISABLE=1, as when notebooks are
-    stored and compared.
+    stored and compared. Where stderr goes into a file or a pipe, there is a new line every `LOG_EVERY_S`.
     """
 
     def __init__(self):
         self._bar = None
+        # A notebook's kernel has a stderr of its own, no terminal either, on which a line can be written over.
+        self._is_log = sys.stderr is sys.__stderr__ and not sys.stderr.isatty()
+        self._next_s = time.monotonic() + FIRST_S  # of the log
 
     def __call__(self, status: Status) -> None:
+        if self._is_log:
+            self._log(status)
+            return
         if self._bar is None:
             self._bar = tqdm(
                 total=status.steps,
                 initial=status.step - 1,
                 desc="training",
                 leave=False,
-                delay=0.5,
+                delay=FIRST_S,
                 dynamic_ncols=True,
                 bar_format="{desc}: {n_fmt}/{total_fmt} steps |{bar}| {elapsed}{postfix}",
             )
         self._bar.set_postfix_str(describe(status), refresh=False)
         self._bar.update(status.step - self._bar.n)
+
+    def _log(self, status: Status) -> None:
+        if time.monotonic() >= self._next_s and not os.environ.get("TQDM_DISABLE"):
+            self._next_s = time.monotonic() + LOG_EVERY_S
+            print(
+                f"training: {status.step}/{status.steps} steps, {describe(status)}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def close(self) -> None:
         """Take the line away."""

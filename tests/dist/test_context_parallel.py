@@ -1,5 +1,7 @@
 """Ring attention on 2 and 4 real ranks equals attention in one process, gradients included; every byte is as predicted."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.distributed as td
@@ -83,6 +85,29 @@ def test_a_gpt_over_its_positions(form):
         assert loss == pytest.approx(want.item(), abs=1e-13)
         for name, p in model.named_parameters():
             assert torch.allclose(gradients[name], p.grad, rtol=0, atol=1e-13), name
+
+
+def test_dropout_is_that_of_the_model():
+    """Alone and in order, a rank draws the masks that the model draws."""
+
+    def losses():
+        config = GPTConfig.gpt2(
+            vocab_size=11, context=T, n_layers=1, width=16, n_heads=4, dropout=0.5
+        )
+        model, found = GPT(config, seed=1), []
+        _, tokens, targets = gpt_gradients("gpt2")
+        for training in (True, False):
+            for loss in (
+                model.train(training),
+                partial(ContextParallel(order="contiguous").loss, model),
+            ):
+                torch.manual_seed(7)
+                found.append(loss(tokens, targets).item())
+        return found
+
+    [(drawn, shared, quiet, shared_quiet)] = dist.run(losses, ranks=1)
+    assert (shared, shared_quiet) == pytest.approx((drawn, quiet), abs=1e-6)
+    assert abs(drawn - quiet) > 0.01
 
 
 def test_zigzag_shares_the_work_evenly():

@@ -1,5 +1,6 @@
 """Checkpoints of many ranks: another layout goes on as if nothing had happened, damage is seen, a failed write leaves nothing."""
 
+import dataclasses
 import errno
 import json
 from pathlib import Path
@@ -7,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed
-from gpt_cases import adamw, noisy_gpt, token_batch, train_alone
+from gpt_cases import GptCase, adamw
 
 from bigmodel_lab import dist
-from bigmodel_lab.dist.checkpoint import ShardedCheckpoints, _runs, _spelled_out
+from bigmodel_lab.dist.checkpoint import ShardedCheckpoints
 from bigmodel_lab.dist.composed import Composed
 from bigmodel_lab.models import GPTConfig
 from bigmodel_lab.train import Layout
@@ -20,17 +21,22 @@ FORMS = {  # 13 tokens: a vocabulary that two ranks cannot share evenly
     "gpt2": GPTConfig.gpt2(vocab_size=13, context=T, n_layers=4, width=16, n_heads=4),  # tied
     "llama": GPTConfig.llama(vocab_size=13, context=T, n_layers=4, width=16, n_heads=4),
 }
+CASES = {
+    form: GptCase(config, (8,) * (BEFORE + AFTER), frozen_layer=2, clip=CLIP)
+    for form, config in FORMS.items()
+}
+CASES["frozen"] = dataclasses.replace(CASES["gpt2"], frozen=("tokens", "positions", "blocks.0"))
 
 
 def go_on(form, layout, folder, steps, *, save=False, chunks=1):
     """Train from the folder's checkpoint, or from the start, up to `steps`; return the losses and where it began."""
-    gpt = noisy_gpt(FORMS[form], frozen_layer=2)
+    gpt = CASES[form].model()
     schedule = "interleaved" if chunks > 1 else "1f1b"
     options = dict(micros=max(1, layout.pp), schedule=schedule, chunks=chunks)
     model = Composed(gpt, layout, adamw, weight_decay=0.1, clip=CLIP, **options)
     checkpoints = ShardedCheckpoints(folder, gpt, model)
     begin, state = checkpoints.load() or (0, {"said": 0})
-    losses = [model.step(*token_batch(step, 8, FORMS[form])) for step in range(begin, steps)]
+    losses = [model.step(*CASES[form].batch(step)) for step in range(begin, steps)]
     if save:
         path = checkpoints.save(steps, {"said": state["said"] + 1})
         assert path.is_dir()
@@ -44,12 +50,13 @@ def go_on(form, layout, folder, steps, *, save=False, chunks=1):
         ("llama", Layout(dp=4, zero=3), 1, [Layout(dp=2, zero=2), Layout(tp=2, pp=2)]),
         ("gpt2", Layout(dp=2, pp=2), 1, [Layout(dp=2, zero=3), Layout()]),
         ("llama", Layout(tp=2, pp=2), 2, [Layout(dp=2, zero=1)]),
+        ("frozen", Layout(pp=4), 1, [Layout(tp=2)]),  # rank 0 has nothing to train
     ],
     ids=str,
 )
 def test_any_layout_goes_on_from_any_other(form, written, chunks, read, tmp_path):
-    steps, alone = BEFORE + AFTER, noisy_gpt(FORMS[form], frozen_layer=2)
-    want, _ = train_alone(alone, [token_batch(s, 8, FORMS[form]) for s in range(steps)], CLIP)
+    alone, want, _ = CASES[form].alone()
+    steps = BEFORE + AFTER
     dist.run(go_on, form, written, tmp_path, BEFORE, save=True, chunks=chunks, ranks=4)
     size = sum(p.stat().st_size for p in tmp_path.rglob("*.safetensors"))
     for layout in read:
@@ -90,7 +97,7 @@ def test_checkpoints_of_another_model_are_refused(tmp_path):
 
 
 def write_on_a_full_disk(folder, sick):
-    gpt = noisy_gpt(FORMS["gpt2"], frozen_layer=2)
+    gpt = CASES["gpt2"].model()
     model = Composed(gpt, Layout(dp=2), adamw)
     checkpoints = ShardedCheckpoints(folder, gpt, model)
     checkpoints.save(1, {})
@@ -127,9 +134,3 @@ def test_old_checkpoints_go_and_the_layout_is_told(tmp_path):
     told = json.loads((tmp_path / "step-00000003" / "state.json").read_text())
     assert told["layout"] == {"dp": 2, "tp": 1, "pp": 1, "zero": 1}
     assert told["scalars"] == {"step": 3.0}
-
-
-@pytest.mark.parametrize("numbers", [[], [5], [0, 1, 2], [3, 4, 9, 1, 2, 2]])
-def test_runs_spell_the_same_numbers(numbers):
-    numbers = torch.tensor(numbers, dtype=torch.long)
-    assert _spelled_out(_runs(numbers)).tolist() == numbers.tolist()

@@ -5,12 +5,12 @@ import torch
 import torch.distributed as td
 
 from bigmodel_lab import dist, rng
-from bigmodel_lab.dist.collectives import all_reduce
-from bigmodel_lab.dist.expert_parallel import ExpertParallel, MixtureOfExperts, all_to_all
+from bigmodel_lab.dist.collectives import all_reduce, all_to_all
+from bigmodel_lab.dist.expert_parallel import ExpertParallel, MixtureOfExperts
 from bigmodel_lab.dist.wire import Wire
 
 D, F, E, K = 6, 10, 8, 2
-TOKENS = [5, 1, 7, 3]  # of each rank
+TOKENS = [5, 0, 7, 3]  # of each rank: one may have none
 
 
 def whole(k=K):

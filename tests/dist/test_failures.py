@@ -9,7 +9,7 @@ import textwrap
 import pytest
 
 from bigmodel_lab import dist
-from bigmodel_lab.dist import drills
+from bigmodel_lab.dist import drill_jobs, drills
 from bigmodel_lab.dist.agreement import same_everywhere
 
 AFTER_S = 60  # far more than any of them needs: only that it ends is promised
@@ -47,8 +47,8 @@ def test_the_failure_is_noticed_and_its_rank_named(failure):
 
 
 def test_nothing_is_noticed_where_nothing_happens(tmp_path):
-    assert dist.run(drills._train, str(tmp_path), "nothing", ranks=2) == [None, None]
-    assert dist.run(drills._train_and_compare, str(tmp_path), "nothing", ranks=3) == [None] * 3
+    assert dist.run(drill_jobs.train, str(tmp_path), "nothing", ranks=2) == [None, None]
+    assert dist.run(drill_jobs.train_and_compare, str(tmp_path), "nothing", ranks=3) == [None] * 3
     with pytest.raises(AssertionError, match="nobody noticed: all is well"):
         drills._loud("all is well", "nothing", "", str(tmp_path))
     with pytest.raises(AssertionError, match="nobody noticed, or not all: all is well"):
@@ -61,7 +61,7 @@ def test_comparing_parameters_does_not_see_that_the_batches_differ(tmp_path):
     def work(folder):
         import torch.distributed as td
 
-        job = drills.Job(folder, batch_seed=td.get_rank())
+        job = drill_jobs.Job(folder, batch_seed=td.get_rank())
         for step in range(3):
             job.backward(step)
             job.average()
@@ -81,11 +81,11 @@ FULL = """
     from pathlib import Path
 
     from bigmodel_lab import dist
-    from bigmodel_lab.dist import drills
+    from bigmodel_lab.dist import drill_jobs
 
 
     def fill(folder):
-        checkpoints = drills._checkpoints(folder)
+        checkpoints = drill_jobs.open_checkpoints(folder)
         saved = []
         try:
             for step in range(1, 50):
@@ -99,7 +99,7 @@ FULL = """
     if __name__ == "__main__":
         (saved, number, said), other = dist.run(fill, sys.argv[1], ranks=2)
         here = sorted(p.name for p in Path(sys.argv[1], "checkpoints").iterdir())
-        sound, _ = dist.run(lambda folder: drills._checkpoints(folder).load()[0], sys.argv[1], ranks=2)
+        sound, _ = dist.run(lambda folder: drill_jobs.open_checkpoints(folder).load()[0], sys.argv[1], ranks=2)
         print(number, said, other == (saved, number, said), sound == saved[-1], len(here) - len(saved), len(saved))
 """
 

@@ -556,6 +556,22 @@ def test_a_timeout_inside_fn_is_a_failure_of_its_own():
     assert caught.value.report.endswith("Rank 1 still ran when everything was stopped.")
 
 
+@pytest.mark.parametrize("kind", ["all ranks", "group", "mesh"])
+def test_wait_s_holds_in_every_group_that_is_made_of_the_ranks(kind):
+    def work():
+        group = None
+        if kind == "group":
+            group = torch.distributed.new_group([0, 1])
+        if kind == "mesh":
+            group = torch.distributed.init_device_mesh("cpu", (1, 2)).get_group(1)
+        if torch.distributed.get_rank() == 1:
+            time.sleep(100)
+        torch.distributed.all_reduce(torch.ones(1), group=group)
+
+    with pytest.raises(dist.RankError, match=r"rank 0 failed first: .*Timed out waiting 2000ms"):
+        dist.run(work, wait_s=2, timeout_s=30)
+
+
 def test_waiting_for_a_rank_that_has_finished_ends_long_before_the_timeout():
     def work():
         if torch.distributed.get_rank() == 0:
@@ -633,6 +649,17 @@ def test_an_interrupt_while_the_server_loads_torch(tmp_path, delay_s):
     assert (process.returncode, out) == (0, "interrupted\n[0, 0]\n"), err
 
 
+def kill_when_here(process, limit_s: float) -> list[int]:
+    """Kill a script that has said "here", see all that it started end within the limit, and return what that was."""
+    assert process.stdout.readline() == "here\n"
+    family = [p.pid for p in psutil.Process(process.pid).children(recursive=True)]
+    process.kill()
+    process.wait()
+    assert wait_until(lambda: gone(family), limit_s), [p for p in family if not gone([p])]
+    process.communicate()
+    return family
+
+
 def test_no_process_outlives_the_one_that_called_run(tmp_path):
     process = start(
         tmp_path,
@@ -650,13 +677,8 @@ def test_no_process_outlives_the_one_that_called_run(tmp_path):
         dist.run(work, ranks=3)
         """,
     )
-    assert process.stdout.readline() == "here\n"
-    family = [p.pid for p in psutil.Process(process.pid).children(recursive=True)]
+    family = kill_when_here(process, limit_s=5.0)
     assert len(family) >= 5, "three ranks, the fork server and a sleep at least"
-    process.kill()
-    process.wait()
-    assert wait_until(lambda: gone(family), 5.0), [p for p in family if not gone([p])]
-    process.communicate()
     assert [name for name in os.listdir(tmp_path) if name.startswith("bigmodel-lab")] == []
 
 
@@ -674,12 +696,7 @@ def test_not_even_a_rank_that_holds_the_gil_outlives_it_by_much(tmp_path):
         dist.run(work, ranks=1, timeout_s=2)
         """,
     )
-    assert process.stdout.readline() == "here\n"
-    family = [p.pid for p in psutil.Process(process.pid).children(recursive=True)]
-    process.kill()
-    process.wait()
-    assert wait_until(lambda: gone(family), 20.0), [p for p in family if not gone([p])]
-    process.communicate()
+    kill_when_here(process, limit_s=20.0)
 
 
 # Where torchrun started the ranks
@@ -752,9 +769,10 @@ def test_under_torchrun_a_hang_ends_at_the_timeout(tmp_path):
 
 def test_a_rank_cannot_start_ranks():
     with pytest.raises(
-        dist.RankError, match=r"RuntimeError: dist.run was called on rank 0 of another dist.run"
+        dist.RankError,
+        match=r"ranks 0 and 1 failed alike: RuntimeError: dist.run was called on a rank of another",
     ):
-        dist.run(lambda: dist.run(int), ranks=1)
+        dist.run(lambda: dist.run(int))
 
 
 def takes_ranks(x, ranks=1):
@@ -867,13 +885,15 @@ def test_a_global_that_cannot_be_sent_is_named(tmp_path):
     )
 
 
-def test_a_result_that_cannot_be_sent_back_is_named():
+@pytest.mark.parametrize(
+    ("senders", "who"), [([1], "rank 1 failed first"), ([0, 1], "ranks 0 and 1 failed alike")]
+)
+def test_a_result_that_cannot_be_sent_back_is_named(senders, who):
     def work():
-        return threading.Lock() if torch.distributed.get_rank() == 1 else 0
+        return threading.Lock() if torch.distributed.get_rank() in senders else 0
 
     with pytest.raises(
-        dist.RankError,
-        match="rank 1 failed first: TypeError: what fn returned on rank 1, of type lock, cannot be sent",
+        dist.RankError, match=f"{who}: TypeError: what fn returned, of type lock, cannot be sent"
     ):
         dist.run(work)
 

@@ -8,27 +8,17 @@ import threading
 import pytest
 import torch
 import torch.distributed as td
-from gpt_cases import adamw, noisy_gpt, token_batch, train_alone
+from branches import ROWS_OF_BRANCHES, Branches
+from gpt_cases import UNEVEN, adamw
 
 from bigmodel_lab import dist
 from bigmodel_lab.dist.collectives import all_reduce
 from bigmodel_lab.dist.data_parallel import difference_from_root, share
 from bigmodel_lab.dist.overlap import OverlappedDataParallel, assign_buckets, predicted_hidden
 from bigmodel_lab.dist.wire import Wire, predicted_bytes
-from bigmodel_lab.models import GPTConfig
 from bigmodel_lab.train import clip_gradients, decay_groups
 
-STEPS, T, CLIP = 4, 6, 0.5
-ROWS = (8, 5, 3, 8)  # of each batch: 5 leaves uneven shares, 3 leaves a rank of four without a row
-CONFIG = GPTConfig.gpt2(vocab_size=11, context=T, n_layers=3, width=8, n_heads=2)
-
-
-def whole():
-    return noisy_gpt(CONFIG, frozen_layer=1)
-
-
-def batch(step):
-    return token_batch(step, ROWS[step], CONFIG)
+STEPS = len(UNEVEN.rows)
 
 
 def train_overlapped(bucket_bytes, micros, members=None):
@@ -38,7 +28,7 @@ def train_overlapped(bucket_bytes, micros, members=None):
     if members:  # each group trains a model of its own
         group = [td.new_group(m) for m in members][rank % len(members)]
         rank, ranks = td.get_rank(group), td.get_world_size(group)
-    model, wire = whole(), Wire()
+    model, wire = UNEVEN.model(), Wire()
     if rank:  # must not matter: rank 0's parameters are taken
         with torch.no_grad():
             next(model.parameters()).zero_()
@@ -47,7 +37,7 @@ def train_overlapped(bucket_bytes, micros, members=None):
     opt, losses, norms, quiet = adamw(decay_groups(model, 0.1)), [], [], []
     for step in range(STEPS):
         opt.zero_grad()
-        x, y = batch(step)
+        x, y = UNEVEN.batch(step)
         ids, _ = share(torch.arange(len(x)).numpy(), rank, ranks)
         parts, loss_here = [p for p in (ids[i::micros] for i in range(micros)) if len(p)], 0.0
         before = dict(wire.sent_bytes)
@@ -62,7 +52,7 @@ def train_overlapped(bucket_bytes, micros, members=None):
             replicas.backward(loss, len(part) / len(x))
             loss_here += loss.item() * len(part) / len(x)
         replicas.finish()
-        norms.append(clip_gradients(model.parameters(), CLIP))
+        norms.append(clip_gradients(model.parameters(), UNEVEN.clip))
         opt.step()
         losses.append(loss_here)
     return {
@@ -90,9 +80,8 @@ def train_overlapped(bucket_bytes, micros, members=None):
     ],
 )
 def test_equals_one_process(ranks, bucket_bytes, micros, members):
-    alone = whole()
-    losses, norms = train_alone(alone, map(batch, range(STEPS)), CLIP)
-    assert max(norms) > CLIP
+    alone, losses, norms = UNEVEN.alone()
+    assert max(norms) > UNEVEN.clip
     state = alone.state_dict()
     results = dist.run(train_overlapped, bucket_bytes, micros, members, ranks=ranks)
     together = len(members[0]) if members else ranks
@@ -114,25 +103,6 @@ def test_equals_one_process(ranks, bucket_bytes, micros, members):
         each = [predicted_bytes("all_reduce", n, **place) for n in r["buckets"]]
         assert r["sent"] == STEPS * sum(each)
         assert r["messages"] == STEPS * 2 * (together - 1) * len(each)
-
-
-class Branches(torch.nn.Module):
-    """A parameter that no row uses, and one that only some rows use."""
-
-    def __init__(self):
-        super().__init__()
-        g = torch.Generator().manual_seed(1)
-        weights = torch.randn(3, 4, generator=g, dtype=torch.float64)
-        self.first, self.second, self.never = map(torch.nn.Parameter, weights)
-
-    def forward(self, x):
-        h = x * self.first
-        if (x[:, 0] > 2).any():
-            h = h + torch.where(x[:, :1] > 2, x * self.second, 0.0)
-        return h.tanh().mean(0).sum()
-
-
-ROWS_OF_BRANCHES = torch.arange(12, dtype=torch.float64).view(3, 4) / 3  # row 2 uses `second`
 
 
 def train_branches(rank=0, ranks=1, replicas=None, model=None):

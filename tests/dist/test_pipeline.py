@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from played_schedule import play
 
 from bigmodel_lab import dist, rng
 from bigmodel_lab.dist.pipeline import Pipeline
@@ -120,32 +121,6 @@ def test_activations_kept(stages, micros):
         assert most_in_flight(schedule("1f1b", s, stages, micros)) == min(micros, stages - s)
 
 
-def simulate(name, stages, micros, v):
-    """Play the schedule with passes of one turn each and messages that take no time; return the turns of the step."""
-    todo = [schedule(name, s, stages, micros, v) for s in range(stages)]
-    ended, clock = {}, [0] * stages  # (kind, place, micro) -> time; F costs 1 and B costs 2
-    at = [0] * stages
-    last = stages * v - 1
-    while any(a < len(t) for a, t in zip(at, todo, strict=True)):
-        moved = False
-        for s in range(stages):
-            if at[s] == len(todo[s]):
-                continue
-            p = todo[s][at[s]]
-            place = p.chunk * stages + s
-            if p.kind == "F":
-                need = None if place == 0 else ("F", place - 1, p.micro)
-            else:
-                need = ("F", place, p.micro) if place == last else ("B", place + 1, p.micro)
-            if need is None or need in ended:
-                start = max(clock[s], ended.get(need, 0))
-                clock[s] = ended[p.kind, place, p.micro] = start + (1 if p.kind == "F" else 2)
-                at[s] += 1
-                moved = True
-        assert moved, "the schedule waits for itself"
-    return max(clock)
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     stages=st.integers(1, 6),
@@ -161,8 +136,8 @@ def test_every_schedule_does_all_passes_and_has_the_bubble_of_the_papers(stages,
         for m in range(micros):
             for c in range(v):
                 assert passes.index(Pass("F", m, c)) < passes.index(Pass("B", m, c))
-    work = 3 * micros * v
-    idle = 1 - work / simulate(name, stages, micros, v)
+    played = play(name, stages, micros, v, backward_s=2)
+    idle = 1 - 3 * micros * v / max(end for passes in played for _, _, end in passes)
     assert idle == pytest.approx(bubble(stages, micros, v))
 
 

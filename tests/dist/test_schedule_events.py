@@ -272,6 +272,23 @@ def test_errors_of_policies(policy, error, message):
         simulate(Trace([0, 1], [1, 1]), [1, 1], policy)
 
 
+def test_a_policy_sees_the_work_that_is_left():
+    seen = []
+
+    def watch(view):
+        seen.append((view.now, view.work.tolist(), view.jobs.tolist()))
+        return int(view.index == 1)
+
+    # on node 0, of speed 2: 10 s of work from 0 on, and at 2 another 1 s; on node 1, of speed 0.5: 1 s from 1 on, done at 3
+    simulate(Trace([0, 1, 2, 5], [10, 1, 1, 1]), [2.0, 0.5], watch)
+    assert seen == [
+        (0, [0, 0], [0, 0]),
+        (1, [8, 0], [1, 0]),
+        (2, [6, 0.5], [1, 1]),
+        (5, [1, 0], [1, 0]),
+    ]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -284,6 +301,7 @@ def test_errors_of_policies(policy, error, message):
         (lambda: Trace([0, 1], [1, 1], [0.0, 1.0]), "user must hold whole numbers from 0 up"),
         (lambda: make_trace(0, 0.5, [1]), "jobs must be at least 1"),
         (lambda: make_trace(10, 0, [1]), "load must be at least"),
+        (lambda: make_trace(10, 0.5, []), "speeds must hold at least one node"),
         (lambda: make_trace(10, 0.5, [1], sizes="heavvy"), "Did you mean 'heavy'"),
         (lambda: simulate(Trace([0], [1]), [], "round_robin"), "speeds must hold at least one node"),
         (lambda: simulate(Trace([0], [1]), [1, 0], "round_robin"), "speeds must hold at least one node, each above 0"),

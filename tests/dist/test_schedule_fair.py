@@ -14,6 +14,11 @@ def test_the_example_of_the_paper():
     assert shares.max(1) == pytest.approx([2 / 3, 2 / 3])  # their dominant shares are equal
 
 
+def test_a_share_is_that_of_the_dominant_resource():
+    # Tenths: a task of the first user has a share of 1, though it takes 1 of both resources; one of the second has 2
+    assert drf([[1, 1], [2, 0]], [10, 10]).tolist() == [6, 2]
+
+
 def test_one_resource_is_max_min_fairness_and_demand_can_be_limited():
     assert drf([[1], [1], [1]], [9]).tolist() == [3, 3, 3]
     assert drf([[1], [1], [1]], [10], most=[2, 9, 9]).tolist() == [2, 4, 4]
@@ -84,6 +89,9 @@ def test_two_resources_strand_each_other():
         (lambda: pack([[9.0]], 2, [8], lambda piece: 0), "puts job 0 on node 0, where it does not fit"),
         (lambda: pack([[1.0]], 2, [8], lambda piece: 5), "puts job 0 on node 5, where it does not fit"),
         (lambda: pack([[1.0]], 2, [8, 8], "first_node"), "total must have shape"),
+        (lambda: pack([[1.0]], 0, [8], "first_node"), "nodes must be at least 1"),
+        (lambda: pack([[-1.0]], 2, [8], "first_node"), "need must be at least 0, total above 0"),
+        (lambda: pack([[1.0]], 2, [0], "first_node"), "need must be at least 0, total above 0"),
         (lambda: pack([[1.0]], 2, [8], "first_node").fragmentation([1, 1]), "need must have shape"),
     ],
 )  # fmt: skip

@@ -35,6 +35,12 @@ def test_backfill_into_devices_that_the_head_will_not_need():
     assert simulate_gang(jobs, 6, "easy_backfill").start_s.tolist() == [0, 4, 0, 6]
 
 
+def test_backfill_into_devices_that_become_free_together_with_those_that_the_head_needs():
+    # Five devices. A and B hold two each until 10, one is idle; C needs three, and four become free: D may keep the idle one
+    jobs = GangJobs([0, 0, 0, 0], [10, 10, 5, 100], [2, 2, 3, 1])
+    assert simulate_gang(jobs, 5, "easy_backfill").start_s.tolist() == [0, 0, 10, 0]
+
+
 def test_backfill_goes_by_estimates_and_a_job_that_ends_early_helps():
     # C promises 5 s, which would delay B at 4: it may not pass, though it would have run only 3
     jobs = four(estimate_s=[4, 2, 5, 6])

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from gpt_cases import adamw, noisy_gpt, token_batch, train_alone
+from gpt_cases import GptCase, adamw
 
 from bigmodel_lab import dist
 from bigmodel_lab.dist.sharded_gpt import ShardedGPT, cut_layers
@@ -19,30 +19,18 @@ FORMS = {  # 11 and 13 tokens: the vocabulary does not divide evenly
     "llama": GPTConfig.llama(
         vocab_size=13, context=T, n_layers=3, width=16, n_heads=8, n_kv_heads=4
     ),
+    "three words": GPTConfig.gpt2(vocab_size=3, context=T, n_layers=1, width=8, n_heads=4),
 }
-
-
-def whole(form):
-    return noisy_gpt(FORMS[form], frozen_layer=0)
-
-
-def batch(step, form):
-    return token_batch(step, B, FORMS[form])
+CASES = {form: GptCase(config, (B,) * STEPS, frozen_layer=0) for form, config in FORMS.items()}
 
 
 def optimizer(model):
     return adamw(decay_groups(model, 0.1))
 
 
-def alone(form):
-    model = whole(form)
-    losses, _ = train_alone(model, (batch(step, form) for step in range(STEPS)))
-    return model, losses
-
-
 def train_cut(form, sequence, kernels="torch"):
     """On every rank: train, then return losses, the largest miss against the cut of a model trained alone, and bytes."""
-    model = whole(form)
+    model = CASES[form].model()
     model.ops = kernels
     wire = Wire()
     tensor = TensorParallel(sequence=sequence, wire=wire)
@@ -50,14 +38,16 @@ def train_cut(form, sequence, kernels="torch"):
     opt, losses = optimizer(mine), []
     for step in range(STEPS):
         opt.zero_grad()
-        loss = mine(*batch(step, form))
+        loss = mine(*CASES[form].batch(step))
         loss.backward()
         mine.sum_whole_gradients()
         opt.step()
         losses.append(loss.item())
-    trained, _ = alone(form)
+    trained, _, _ = CASES[form].alone()
     want = dict(ShardedGPT(trained, tensor).named_parameters())
-    miss = max((p - want[name]).abs().max().item() for name, p in mine.named_parameters())
+    miss = max(
+        (p - want[name]).abs().max().item() for name, p in mine.named_parameters() if p.numel()
+    )
     held = sum(p.numel() for p in mine.parameters())
     whole_numel = sum(p.numel() for p in mine.whole())
     return losses, miss, dict(wire.sent_bytes), held, whole_numel
@@ -87,12 +77,13 @@ def predicted(config, rank, ranks, sequence, whole_numel):
         ("gpt2", 4, True, "torch"),
         ("llama", 4, False, "numba"),
         ("llama", 2, True, "torch"),
+        ("three words", 4, False, "numba"),  # one of the ranks has none
     ],
 )
 def test_equals_one_process(form, ranks, sequence, kernels):
-    _, want = alone(form)
+    _, want, _ = CASES[form].alone()
     results = dist.run(train_cut, form, sequence, kernels, ranks=ranks)
-    config = FORMS[form]
+    config = CASES[form].config
     for rank, (losses, miss, sent, held, whole_numel) in enumerate(results):
         assert losses == pytest.approx(want, abs=1e-12)
         assert miss < 1e-10  # AdamW divides by the root of gradients that are nearly zero
@@ -124,13 +115,16 @@ def test_what_cannot_be_cut_is_refused():
 
 
 def test_the_source_model_is_left_alone():
-    model = whole("gpt2")
+    model = CASES["gpt2"].model()
     before = copy.deepcopy(model.state_dict())
     mine = ShardedGPT(model)
-    tokens, targets = batch(0, "gpt2")
+    tokens, targets = CASES["gpt2"].batch(0)
     assert mine(tokens, targets).item() == pytest.approx(model(tokens, targets).item(), abs=1e-14)
     optimizer(mine).step()
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    longer = torch.zeros(1, T + 1, dtype=torch.int64)
+    with pytest.raises(ValueError, match="T=9 positions are more than the context=8"):
+        mine(longer, longer)
 
 
 def test_rows_are_cut_without_loss():

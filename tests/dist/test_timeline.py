@@ -3,9 +3,10 @@
 import math
 
 import pytest
+from played_schedule import play
 
 from bigmodel_lab.dist.intervals import length
-from bigmodel_lab.dist.pipeline_schedule import bubble, schedule
+from bigmodel_lab.dist.pipeline_schedule import bubble
 from bigmodel_lab.dist.timeline import Span, Trace
 
 BOTH = (0, 1)
@@ -86,28 +87,15 @@ def test_nothing_was_sent_or_done():
 
 def played(name, stages, micros, v):
     """The trace of a schedule whose passes take one second each, and whose messages take no time."""
-    todo = [schedule(name, s, stages, micros, v) for s in range(stages)]
-    ended, at, lanes = {}, [0] * stages, [[] for _ in range(stages)]
-    last = stages * v - 1
-    while any(a < len(t) for a, t in zip(at, todo, strict=True)):
-        for s in range(stages):
-            if at[s] == len(todo[s]):
-                continue
-            p = todo[s][at[s]]
-            place = p.chunk * stages + s
-            if p.kind == "F":
-                needs = [("F", place - 1, p.micro)] if place else []
-            else:
-                needs = [("F", place, p.micro) if place == last else ("B", place + 1, p.micro)]
-            if any(n not in ended for n in needs):
-                continue
-            free = lanes[s][-1].end_s if lanes[s] else 0
-            start = max([free, *(ended[n] for n in needs)])
+    lanes = []
+    for passes in play(name, stages, micros, v):
+        lane, free = [], 0
+        for p, start, end in passes:
             if start > free:
-                lanes[s].append(Span("activations", "wait", free, start))
-            lanes[s].append(compute(str(p), start, start + 1))
-            ended[p.kind, place, p.micro] = start + 1
-            at[s] += 1
+                lane.append(Span("activations", "wait", free, start))
+            lane.append(compute(str(p), start, end))
+            free = end
+        lanes.append(lane)
     return Trace.of(lanes)
 
 

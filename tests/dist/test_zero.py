@@ -1,41 +1,35 @@
 """ZeRO 1, 2 and 3 on 2 and 4 real ranks equal one process in float64; memory and bytes are what the table says."""
 
+import warnings
+
 import pytest
 import torch
 import torch.distributed as td
-from gpt_cases import adamw, noisy_gpt, token_batch, train_alone
+from branches import ROWS_OF_BRANCHES, Branches
+from gpt_cases import UNEVEN, adamw
 
 from bigmodel_lab import dist
 from bigmodel_lab.dist.data_parallel import share
 from bigmodel_lab.dist.wire import Wire, predicted_bytes
 from bigmodel_lab.dist.zero import Zero
-from bigmodel_lab.models import GPTConfig
+from bigmodel_lab.train import decay_groups
 
-STEPS, T, CLIP = 4, 6, 0.5
-ROWS = (8, 5, 3, 8)  # of each batch: 5 leaves uneven shares, 3 leaves a rank of four without a row
-CONFIG = GPTConfig.gpt2(vocab_size=11, context=T, n_layers=3, width=8, n_heads=2)
-
-
-def whole():
-    return noisy_gpt(CONFIG, frozen_layer=1)
-
-
-def batch(step):
-    return token_batch(step, ROWS[step], CONFIG)
+STEPS = len(UNEVEN.rows)
 
 
 def train_zero(stage, kernels="torch", micros=1):
     rank, ranks = td.get_rank(), td.get_world_size()
-    model, wire = whole(), Wire()
+    model, wire = UNEVEN.model(), Wire()
     model.ops = kernels
     if rank:  # must not matter: rank 0's parameters are taken
         with torch.no_grad():
-            next(model.parameters()).zero_()
+            for p in model.parameters():  # the frozen one, too
+                p.zero_()
     zero = Zero(model, adamw, stage=stage, weight_decay=0.1, wire=wire)
     at_start = dict(wire.sent_bytes)
     losses, norms, memory = [], [], []
     for step in range(STEPS):
-        x, y = batch(step)
+        x, y = UNEVEN.batch(step)
         ids, _ = share(torch.arange(len(x)).numpy(), rank, ranks)
         loss_here = 0.0
         for part in [ids[i::micros] for i in range(micros)]:
@@ -46,7 +40,7 @@ def train_zero(stage, kernels="torch", micros=1):
             loss_here += loss.item() * weight
         if step == 0:
             memory.append(zero.memory_bytes())
-        norms.append(zero.clip(CLIP))
+        norms.append(zero.clip(UNEVEN.clip))
         zero.step()
         losses.append(loss_here)
     memory.append(zero.memory_bytes())
@@ -67,14 +61,13 @@ def train_zero(stage, kernels="torch", micros=1):
     ],
 )
 def test_equals_one_process(stage, ranks, kernels, micros):
-    alone = whole()
-    losses, norms = train_alone(alone, map(batch, range(STEPS)), CLIP)
+    alone, losses, norms = UNEVEN.alone()
     state = alone.state_dict()
     results = dist.run(train_zero, stage, kernels, micros, ranks=ranks)
     assert [sum(parts) for parts in zip(*(r[0] for r in results), strict=True)] == pytest.approx(
         losses, abs=1e-12
     )
-    trained = sum(p.numel() for p in whole().parameters() if p.requires_grad)
+    trained = sum(p.numel() for p in UNEVEN.model().parameters() if p.requires_grad)
     for rank, (_, clipped, got, memory, sent, sizes) in enumerate(results):
         assert clipped == pytest.approx(norms, rel=1e-12)
         assert got.keys() == state.keys()
@@ -112,23 +105,117 @@ def test_equals_one_process(stage, ranks, kernels, micros):
 
 def test_stage_3_evaluates_and_holds_a_shard_only():
     def evaluate():
-        model = whole()
+        model = UNEVEN.model()
         zero = Zero(model, adamw, stage=3)
         with torch.no_grad():
-            loss = model(*batch(0)).item()
+            loss = model(*UNEVEN.batch(0)).item()
         return loss, zero.memory_bytes()["parameters"]
 
-    want = whole()(*batch(0)).item()
-    trained = sum(p.numel() for p in whole().parameters() if p.requires_grad)
+    want = UNEVEN.model()(*UNEVEN.batch(0)).item()
+    trained = sum(p.numel() for p in UNEVEN.model().parameters() if p.requires_grad)
     for loss, held in dist.run(evaluate, ranks=2):
         assert loss == pytest.approx(want, abs=1e-13)
         assert held <= trained * 8 / 2 + 4 * 8
 
 
+def test_stage_3_fails_quietly_where_a_rank_is_gone_and_can_go_on():
+    def forward_twice():
+        model = UNEVEN.model()
+        unit = Zero(model, adamw, stage=3).units[1]
+
+        def gone():
+            raise ConnectionError("the peer is gone")
+
+        unit.gather = gone
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                model(*UNEVEN.batch(0))
+            except ConnectionError as error:
+                said = str(error)
+        del unit.gather
+        return said, [str(w.message) for w in caught], model(*UNEVEN.batch(0)).item()
+
+    want = UNEVEN.model()(*UNEVEN.batch(0)).item()
+    for said, warned, loss in dist.run(forward_twice, ranks=2):
+        assert said == "the peer is gone"
+        assert warned == []
+        assert loss == pytest.approx(want, abs=1e-13)
+
+
+def train_branches(stage=0, micros=1):
+    """Train on three rows, of which only the last, on rank 1 alone, uses every parameter."""
+    line = torch.nn.Linear(4, 4, bias=False).double()
+    torch.nn.init.eye_(line.weight)
+    model = torch.nn.Sequential(line, Branches())
+    model[1].never.requires_grad_(False)
+    if stage:
+        rank, ranks = td.get_rank(), td.get_world_size()
+        zero = Zero(model, lambda groups: torch.optim.SGD(groups, lr=0.1), stage=stage)
+        mine = ROWS_OF_BRANCHES.tensor_split(ranks)[rank].tensor_split(micros)
+        parts = [(p, len(p) / 3) if len(p) else (ROWS_OF_BRANCHES[:1], 0.0) for p in mine]
+        for _ in range(3):
+            for rows, weight in parts:
+                zero.backward(model(rows), weight)
+            zero.step()
+        return zero.state_dict()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(ROWS_OF_BRANCHES).backward()
+        optimizer.step()
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_a_rank_may_leave_parameters_unused_in_each_of_its_micro_batches(stage):
+    want = train_branches()
+    for got in dist.run(train_branches, stage, 2, ranks=2, timeout_s=30):
+        assert max((got[k] - want[k]).abs().max() for k in want) < 1e-14
+
+
+class Scaled(torch.nn.Module):
+    """Three numbers, one of them of no dimension; the input wants no gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.line, self.scale = torch.nn.Linear(1, 1), torch.nn.Parameter(torch.tensor(0.5))
+        torch.nn.init.ones_(self.line.weight)
+        torch.nn.init.ones_(self.line.bias)
+
+    def forward(self, x):
+        return (self.line(x) * self.scale).tanh().mean()
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_fewer_numbers_than_ranks(stage):
+    x = torch.arange(4.0).view(4, 1)
+
+    def train():
+        model = Scaled().double()
+        zero = Zero(model, adamw, stage=stage)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for _ in range(3):
+                zero.backward(model(x[td.get_rank()].double()))
+                zero.step()
+        return zero.state_dict()
+
+    model = Scaled().double()
+    optimizer = adamw(decay_groups(model, 0.0))
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(x.double()).backward()
+        optimizer.step()
+    want = model.state_dict()
+    for got in dist.run(train, ranks=4):
+        assert max((got[k] - want[k]).abs().max() for k in want) < 1e-12
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Zero(whole(), adamw, stage=0), "stage must be"),
+        (lambda: Zero(UNEVEN.model(), adamw, stage=0), "stage must be"),
         (
             lambda: Zero(
                 torch.nn.ModuleList([torch.nn.Linear(2, 2).double(), torch.nn.Linear(2, 2)]),
@@ -138,7 +225,10 @@ def test_stage_3_evaluates_and_holds_a_shard_only():
             ),
             "one dtype",
         ),
-        (lambda: Zero(whole(), adamw, stage=1).backward(torch.ones(()), 1.5), "weight must be"),
+        (
+            lambda: Zero(UNEVEN.model(), adamw, stage=1).backward(torch.ones(()), 1.5),
+            "weight must be",
+        ),
     ],
     ids=["stage", "dtype", "weight"],
 )

@@ -1,11 +1,12 @@
 """A small GPT and its batches, for the tests that train it on many ranks and once alone."""
 
+import dataclasses
 import math
 
 import torch
 
 from bigmodel_lab import rng
-from bigmodel_lab.models import GPT
+from bigmodel_lab.models import GPT, GPTConfig
 from bigmodel_lab.train import AdamW, clip_gradients, decay_groups
 
 
@@ -43,3 +44,38 @@ def train_alone(model, batches, clip: float = math.inf):
         opt.step()
         losses.append(loss.item())
     return losses, norms
+
+
+@dataclasses.dataclass(frozen=True)
+class GptCase:
+    """What is trained: a noisy model of which one matrix is frozen, and a batch a step."""
+
+    config: GPTConfig
+    rows: tuple[int, ...]  # of each batch
+    frozen_layer: int
+    clip: float = math.inf
+    frozen: tuple[str, ...] = ()  # what the names of further frozen parameters begin with
+
+    def model(self) -> GPT:
+        model = noisy_gpt(self.config, self.frozen_layer)
+        for name, p in model.named_parameters():
+            if name.startswith(self.frozen):
+                p.requires_grad_(False)
+        return model
+
+    def batch(self, step: int):
+        return token_batch(step, self.rows[step], self.config)
+
+    def alone(self):
+        """Train in one process; return the model, the losses and the norms of the gradients."""
+        model = self.model()
+        return model, *train_alone(model, map(self.batch, range(len(self.rows))), self.clip)
+
+
+# For data parallelism on 2 to 4 ranks: 5 rows leave uneven shares, 3 leave a rank of four without a row
+UNEVEN = GptCase(
+    GPTConfig.gpt2(vocab_size=11, context=6, n_layers=3, width=8, n_heads=2),
+    rows=(8, 5, 3, 8),
+    frozen_layer=1,
+    clip=0.5,
+)

@@ -96,8 +96,8 @@ def ask(env, *command, check=True) -> str:
 def submit(env, folder, *options) -> str:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     # two nodes, one address: the real ones have names
-    given = {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "PATH": path}
-    given |= {"BIGMODEL_LAB": str(ROOT)}
+    given = {"MASTER_ADDR": "127.0.0.1", "PET_LOCAL_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+    given |= {"BIGMODEL_LAB": str(ROOT), "PATH": path}
     return ask(
         env | given,
         *[
@@ -139,7 +139,10 @@ def test_sbatch_trains_on_two_nodes(slurm, tmp_path):
     assert four.loss == pytest.approx(one.loss, abs=1e-9)
 
 
-def test_a_requeued_job_goes_on_from_its_checkpoint(slurm, tmp_path):
+def test_a_job_whose_time_is_up_goes_back_into_the_queue_and_on_from_its_checkpoint(
+    slurm, tmp_path
+):
+    """The signal is the one that --signal makes Slurm send two minutes before the end; here it comes at once."""
     env, folder = slurm
     checkpoints, path = tmp_path / "ck", tmp_path / "run.json"
     options = [
@@ -158,7 +161,7 @@ def test_a_requeued_job_goes_on_from_its_checkpoint(slurm, tmp_path):
     end = time.monotonic() + 90
     while not (checkpoints / "step-00000040").exists() and time.monotonic() < end:
         time.sleep(0.1)
-    ask(env, "scontrol", "requeue", job)
+    ask(env, "scancel", "--batch", "--signal=USR1", job)
     end = time.monotonic() + 60
     while (
         time.monotonic() < end
@@ -168,6 +171,7 @@ def test_a_requeued_job_goes_on_from_its_checkpoint(slurm, tmp_path):
             break
         time.sleep(0.5)
     said = ended(env, job, folder, 200)
+    assert "the time is nearly up: back into the queue" in said
     assert "start 2: 2 nodes" in said
     assert "going on after step" in said
     assert len(RunRecord.load(path).loss) == 400

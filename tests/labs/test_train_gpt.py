@@ -10,11 +10,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from bigmodel_lab.train import RunRecord
 
 PROGRAM = Path(__file__).resolve().parents[2] / "labs" / "train_gpt.py"
+sys.path.insert(0, str(PROGRAM.parent))
+import train_gpt  # noqa: E402
+
 TINY = "--steps 3 --layers 2 --width 16 --heads 2 --context 8 --batch 4 --vocab 280 --dtype float64".split()
+TORCHRUN = [sys.executable, *"-m torch.distributed.run --standalone --nproc-per-node 2".split()]
 
 
 def started(*command):
@@ -34,7 +39,7 @@ def test_every_layout_has_the_same_losses(tmp_path):
     assert alone.loss[0] == pytest.approx(5.6, abs=0.2)  # log 280
     for options in (
         ["--dp", "2", "--zero", "3"],
-        ["--dp", "2", "--tp", "2", "--sequence", "1"],
+        ["--dp", "2", "--tp", "2", "--sequence"],
         ["--pp", "2", "--ops", "numba"],
     ):
         shared = losses(tmp_path, *options)
@@ -49,15 +54,7 @@ def test_a_picture_of_the_last_step(tmp_path):
 
 
 def test_under_torchrun(tmp_path):
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-    ]
-    shared = losses(tmp_path, "--tp", "2", launcher=launcher)
+    shared = losses(tmp_path, "--tp", "2", launcher=TORCHRUN)
     assert shared.loss == pytest.approx(losses(tmp_path, "--tp", "2").loss, abs=1e-12)
 
 
@@ -65,20 +62,59 @@ def test_under_torchrun(tmp_path):
     ("options", "message"),
     [
         (
-            ["--batch", "1", "--dp", "2"],
-            "batch=1 leaves a replica fewer rows than its micro-batches: use --batch 2",
+            "--batch 1 --dp 2",
+            "--batch 1 leaves a replica fewer rows than its micro-batches: use --batch 2",
         ),
-        (["--form", "bert"], "form must be"),
-        (["--dp", "-1"], "dp must be"),
-        (["--record", "nowhere/run.json"], "its folder does not exist"),
-        (["--trace", "trace.jpg"], "must end in .png or .svg"),
+        ("--form bert", "argument --form: invalid choice: 'bert'"),
+        ("--dp -1", "--dp must be finite and at least 0, got -1"),
+        ("--dp 65 --batch 65", "65 ranks are more than the 64 that one machine is asked to start"),
+        ("--heads 3", "n_heads=3 does not divide width=16"),
+        ("--tp 4", "tp=4 ranks cannot share n_heads=2 in equal parts: use tp=1, 2"),
+        ("--clip 0", "--clip must be a finite number above 0, got 0"),
+        ("--timeout-s nan", "--timeout-s must be a finite number above 0, got nan"),
+        ("--record nowhere/run.json", "its folder does not exist"),
+        ("--record /", "it is a folder"),
+        ("--checkpoint /dev/null/ck", "--checkpoint /dev/null/ck: it cannot be written"),
+        ("--trace trace.jpg", "must end in .png or .svg"),
     ],
 )
-def test_errors_before_anything_starts(options, message):
-    done = started(sys.executable, PROGRAM, *TINY, *options)
-    assert done.returncode == 2
-    assert message in done.stderr
+def test_errors_before_anything_starts(options, message, capsys):
+    assert message in refused(capsys, *options.split())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_cuda_is_refused(capsys):
+    message = "--device cuda needs a GPU for each of the 1 ranks on this machine"
+    assert message in refused(capsys, "--device", "cuda")
+
+
+def refused(capsys, *options) -> str:
+    with pytest.raises(SystemExit) as caught:
+        train_gpt.main([*TINY, *options])
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    return said
+
+
+def test_under_torchrun_one_rank_says_what_is_wrong():
+    done = started(*TORCHRUN, PROGRAM, *TINY, "--dp", "3")
+    assert done.returncode == 1
+    assert done.stderr.count("makes 3 ranks, and torchrun started 2: make them agree") == 1
+    assert 'train_gpt.py", line' not in done.stderr
+
+
+def test_a_run_that_diverges_stops_and_leaves_its_checkpoints_as_they_were(tmp_path):
+    folder = tmp_path / "ck"
+    options = "--lr 1e300 --warmup 0 --every 1 --checkpoint".split()
+    done = started(
+        sys.executable, PROGRAM, *TINY, *options, folder, "--record", tmp_path / "r.json"
+    )
+    assert done.returncode == 1
+    assert "the norm of its gradient nan. Usual causes: --lr too high" in done.stderr
     assert "Traceback" not in done.stderr
+    assert [p.name for p in folder.glob("step*")] == ["step-00000001"]
+    assert not (tmp_path / "r.json").exists()
 
 
 def test_goes_on_from_its_checkpoint_in_another_layout(tmp_path):
@@ -93,6 +129,9 @@ def test_goes_on_from_its_checkpoint_in_another_layout(tmp_path):
         assert record.loss == pytest.approx(straight.loss, abs=1e-9)
     assert again.loss[:4] == first.loss[:4]  # the record is of the whole run
     assert len(again.compute_s) == 5
+    # what cannot be told of the first layout's ranks is not told: one step is counted, and the record says so
+    assert again.scores == {"steps in another layout": 4}
+    assert again.sent_bytes["activations"] == (4 * 8 * 16 * 8, 0)
 
 
 def test_the_checkpoints_of_another_run_are_refused(tmp_path):
@@ -116,10 +155,10 @@ def test_torchrun_restarts_a_run_whose_rank_dies_or_hangs(how, tmp_path):
     steps = ["--steps", "200", "--dp", "2", "--every", "20", "--wait-s", "5"]
     whole = losses(tmp_path, *steps, "--checkpoint", tmp_path / "whole")
     folder, path = tmp_path / "ck", tmp_path / "run.json"
-    launcher = "-m torch.distributed.run --standalone --nproc-per-node 2 --max-restarts 2".split()
     command = [
-        sys.executable,
-        *launcher,
+        *TORCHRUN,
+        "--max-restarts",
+        "2",
         PROGRAM,
         *TINY,
         *steps,

@@ -116,7 +116,7 @@ def test_a_run_outlives_a_link_that_is_cut(comes_back, tmp_path):
     program += ["--dp", "2" if comes_back else "0", "--record", path, "--checkpoint", folder]
     with nodes(
         *[*TORCHRUN, "--max-restarts", "5", *program],
-        options=["--elastic", "1"],
+        options=["--elastic"],
         env={"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
     ) as job:
         end = time.monotonic() + 60
@@ -139,14 +139,30 @@ def test_a_run_outlives_a_link_that_is_cut(comes_back, tmp_path):
     assert record.layout.ranks == (2 if comes_back else 1)
 
 
-def test_what_is_not_possible_is_said_before_anything_starts():
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--mbit", "0", "--", "true"], "mbit must be between 0.1 and 10000 Mbit/s, got 0.0"),
+        (["true"], "unrecognized arguments: true"),
+        ([], "give the command to run on both nodes after --"),
+        (["--", "no-such-command"], "the command no-such-command is not found"),
+    ],
+)
+def test_what_is_not_possible_is_said_before_anything_starts(options, message):
     done = subprocess.run(
-        [sys.executable, LABS / "two_nodes.py", "--mbit", "0", "--", "true"],
-        capture_output=True,
-        text=True,
+        [sys.executable, LABS / "two_nodes.py", *options], capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert "mbit must be" in done.stderr
+    assert message in done.stderr
+    assert "usage: two_nodes.py [options] -- command" in done.stderr
+
+
+def test_a_line_that_is_not_understood_is_named_and_changes_nothing():
+    with nodes("bash", "-c", "sleep 2; echo on node $NODE_RANK") as job:
+        said, _ = job.communicate("cut off\n5 0\n", timeout=30)
+    assert "'cut off' is not obeyed" in said
+    assert "'5 0' is not obeyed (mbit must be between 0.1 and 10000 Mbit/s, got 0.0.)" in said
+    assert "[node 1] on node 1" in said
 
 
 def test_nothing_is_left_when_the_program_is_killed():

@@ -15,7 +15,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bigmodel_lab.train import CheckpointWarning, load_checkpoint, save_checkpoint
+from bigmodel_lab.train import (
+    CheckpointWarning,
+    checkpoint_files,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 FILES = ["manifest.json", "model.safetensors", "state.json", "state.safetensors"]
 
@@ -266,6 +271,16 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
             tmp_path / "step-00000002", ignore_errors=True
         )  # whole, if only the pointer had no room
     assert right(load_checkpoint(tmp_path), 2)
+
+
+def test_two_runs_in_one_folder_are_told_so_and_not_that_the_disk_is_full(tmp_path, monkeypatch):
+    save(tmp_path, 1)
+    before = content(tmp_path)
+    # the name was free when this run looked, and the other run's checkpoint appeared before its own did
+    monkeypatch.setattr(checkpoint_files, "free_name", lambda folder, step: "step-00000001")
+    with pytest.raises(OSError, match="another run writes to this folder at the same time"):
+        save(tmp_path, 1)
+    assert content(tmp_path) == before
 
 
 def test_a_disk_that_is_really_full(tmp_path):

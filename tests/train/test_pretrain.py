@@ -47,7 +47,7 @@ def run(tmp_path_factory):
     """A run of the command, in a process, that was stopped by Ctrl-C, went on, and ended."""
     folder = tmp_path_factory.mktemp("pretrain")
     line = [sys.executable, "-m", "bigmodel_lab.train.pretrain", str(folder), *SMALLEST]
-    out = stopped([*line, "--steps", "100000", "--eval-every", "1000"], b"steps |")
+    out = stopped([*line, "--steps", "100000", "--eval-every", "1000"], b"/100000 steps")
     return folder, out
 
 

@@ -113,7 +113,7 @@ def test_layers_pass_on_what_they_get():
 def test_ctrl_c_saves_and_the_same_line_goes_on(tmp_path):
     options = ["--sizes", "1x8", "--context", "32", "--part", "1024"]
     line = [sys.executable, "-m", "bigmodel_lab.train.small_runs", str(tmp_path), *options]
-    out = stopped([*line, "--steps", "2 100000"], b"/100000 steps |")
+    out = stopped([*line, "--steps", "2 100000"], b"/100000 steps")
     assert "1 of 2: 1x8-2, 17,240 parameters, 256 tokens, loss" in out
     assert "1 runs are in" in out
     assert "1 to go: the same line again goes on" in out

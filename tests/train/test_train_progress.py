@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import subprocess
 import sys
 
@@ -46,28 +47,47 @@ def test_the_pace_is_that_of_the_last_50_steps(monkeypatch):
 
 SHOW = """
 import time
-from bigmodel_lab.train.progress import Status, TextProgress
-show = TextProgress()
+from bigmodel_lab.train import progress
+progress.LOG_EVERY_S = 0.4
+show = progress.TextProgress()
 for step in range(1, 9):
-    show(Status(step, 8, 2.0, None, 1e-3, 1.0, 5000.0, "tokens", 8.0 - step))
+    show(progress.Status(step, 8, 2.0, None, 1e-3, 1.0, 5000.0, "tokens", 8.0 - step))
     time.sleep(0.15)
 show.close()
 print("done")
 """
 
 
-@pytest.mark.parametrize("disabled", [False, True])
-def test_a_line_is_shown_and_taken_away(disabled):
-    environ = {k: v for k, v in os.environ.items() if k != "TQDM_DISABLE"}
-    if disabled:
-        environ["TQDM_DISABLE"] = "1"
-    done = subprocess.run(
-        [sys.executable, "-c", SHOW], env=environ, capture_output=True, timeout=60, check=True
+def shown(stderr, **changes) -> subprocess.CompletedProcess:
+    environ = {k: v for k, v in os.environ.items() if k != "TQDM_DISABLE"} | changes
+    command = [sys.executable, "-c", SHOW]
+    return subprocess.run(
+        command, env=environ, stdout=subprocess.PIPE, stderr=stderr, timeout=60, check=True
     )
-    assert done.stdout == b"done\n"
-    if disabled:
-        assert done.stderr == b""
-    else:
-        frames = done.stderr.decode().split("\r")
-        assert any("8/8 steps" in f and "left, loss 2.000, 5.00k tokens/s" in f for f in frames)
-        assert not frames[-1].strip()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no pseudo-terminals")
+def test_on_a_terminal_a_line_is_shown_and_taken_away():
+    import termios
+
+    reader, terminal = os.openpty()
+    termios.tcsetwinsize(terminal, (24, 120))
+    assert shown(terminal).stdout == b"done\n"
+    frames = os.read(reader, 100_000).decode().split("\r")
+    os.close(terminal)
+    os.close(reader)
+    assert any("8/8 steps" in f and "left, loss 2.000, 5.00k tokens/s" in f for f in frames)
+    assert not frames[-1].strip()
+
+
+def test_in_a_log_there_is_a_line_now_and_then():
+    lines = shown(subprocess.PIPE).stderr.decode().splitlines(keepends=True)
+    assert 1 <= len(lines) <= 3
+    for line in lines:
+        assert re.fullmatch(
+            r"training: [1-8]/8 steps, 00:0\d left, loss 2\.000, 5\.00k tokens/s\r?\n", line
+        )
+
+
+def test_nothing_is_shown_where_that_is_wished():
+    assert shown(subprocess.PIPE, TQDM_DISABLE="1").stderr == b""

@@ -9,11 +9,13 @@ from bigmodel_lab.rng import generator
 
 BYTES = '''
 def ring_bytes(n, ranks, rank, element_bytes):
-    """Return the payload, in bytes, that `rank` sends in one ring all-reduce of n elements, as an int.
+    """Return the payload, in bytes, that `rank` sends in one ring
+    all-reduce of n elements, as an int.
 
-    n need not be a multiple of ranks: chunk c has n // ranks elements, and one more if c < n % ranks.
-    The ring is the lab's: in the reduce-scatter a rank sends every chunk but its own, in the all-gather every
-    chunk but that of the next rank.
+    n need not be a multiple of ranks: chunk c has n // ranks elements,
+    and one more if c < n % ranks. The ring is the lab's: in the
+    reduce-scatter a rank sends every chunk but its own, in the
+    all-gather every chunk but that of the next rank.
     """
     ...
 '''
@@ -44,36 +46,43 @@ def _bytes_two_own(n, ranks, rank, element_bytes):
     return 2 * (n - n // ranks - (rank < n % ranks)) * element_bytes
 
 
+def _bytes_previous(n, ranks, rank, element_bytes):
+    own, before = (n // ranks + (c < n % ranks) for c in (rank, (rank - 1) % ranks))
+    return (2 * n - own - before) * element_bytes
+
+
+def _bytes_up(n, ranks, rank, element_bytes):
+    return 2 * (ranks - 1) * -(-n // ranks) * element_bytes
+
+
+def _bytes_elements(n, ranks, rank, element_bytes):
+    return ring_bytes(n, ranks, rank, 1)
+
+
 def _check_bytes(fn):
-    for n, ranks in ((8, 4), (6, 2), (10, 4), (7, 3), (3, 4), (0, 2), (101_770, 8), (5, 1)):
-        for rank in range(ranks):
-            got, want = fn(n, ranks, rank, 4), ring_bytes(n, ranks, rank, 4)
-            given = {"n": n, "ranks": ranks, "rank": rank, "element_bytes": 4}
-            if got == want:
-                continue
-            if n % ranks == 0:
-                if got * 2 == want:
-                    raise Miss("that is one round of two: the sums must also get back to everyone.",
-                               given=given, got=got, want=want)  # fmt: skip
-                if got == want * ranks:
-                    raise Miss(
-                        "that is what all ranks send together.", given=given, got=got, want=want
-                    )
-            elif got == _bytes_formula(n, ranks, rank, 4):
-                raise Miss(f"right where ranks divides n, but no chunk has {n / ranks:g} elements.",
-                           given=given, got=got, want=want)  # fmt: skip
-            elif got == _bytes_cut(n, ranks, rank, 4):
-                raise Miss(f"n // ranks forgets the {n % ranks} elements that are left over.",
-                           given=given, got=got, want=want)  # fmt: skip
-            elif got == _bytes_two_own(n, ranks, rank, 4):
-                raise Miss(
-                    "the two rounds do not leave out the same chunk.",
-                    given=given,
-                    got=got,
-                    want=want,
-                )
-            expect("the payload", got, want, 0, given=given)
-    expect("the payload of float64", fn(10, 4, 1, 8), ring_bytes(10, 4, 1, 8), 0)
+    mistakes = (
+        (_bytes_one_round, "that is one round of two: the sums must also get back to everyone."),
+        (_bytes_everyone, "that is what all ranks send together."),
+        (_bytes_formula, "right where ranks divides n, but a chunk has a whole number of elements."),
+        (_bytes_cut, "n // ranks forgets the n % ranks elements that are left over."),
+        (_bytes_up, "not every chunk has the element more: only the first n % ranks of them do."),
+        (_bytes_two_own, "the two rounds do not leave out the same chunk."),
+        (_bytes_previous, "in the all-gather a rank leaves out the next rank's chunk, not that of the one before."),
+        (_bytes_elements, "those are elements: each has element_bytes bytes."),
+    )  # fmt: skip
+    sizes = ((8, 4), (6, 2), (10, 4), (7, 3), (3, 4), (0, 2), (101_770, 8), (5, 1))
+    cases = [(n, ranks, rank, 4) for n, ranks in sizes for rank in range(ranks)]
+    cases.append((10, 4, 1, 8))
+    got = [fn(*case) for case in cases]
+    for case, ours in zip(cases, got, strict=True):
+        want = ring_bytes(*case)
+        if ours == want:
+            continue
+        given = dict(zip(("n", "ranks", "rank", "element_bytes"), case, strict=True))
+        for mistake, message in mistakes:
+            if got == [mistake(*c) for c in cases]:
+                raise Miss(message, given=given, got=ours, want=want)
+        expect("the payload", ours, want, 0, given=given)
     return "every rank of eight rings, six of them uneven or empty"
 
 
@@ -81,10 +90,13 @@ def _check_bytes(fn):
 
 CHUNKS = '''
 def chunks_to_pass(rank, step, ranks):
-    """Return (out, into): the chunk that `rank` sends in a step of a reduce-scatter, and the one that it adds to.
+    """Return (out, into): the chunk that `rank` sends in a step of a
+    reduce-scatter, and the one that it adds to.
 
-    The ring runs the other way round: each rank sends to rank - 1 and receives from rank + 1 (modulo ranks).
-    Steps are 0 .. ranks - 2; afterwards chunk c must be complete on rank c. All three arguments are integers.
+    The ring runs the other way round: each rank sends to rank - 1 and
+    receives from rank + 1 (modulo ranks). Steps are 0 .. ranks - 2;
+    afterwards chunk c must be complete on rank c. All three arguments
+    are integers.
     """
     ...
 '''
@@ -161,11 +173,13 @@ SCALES = '''
 def loss_scales(counts):
     """Return the factor for each micro-batch's loss, a float array (W, M).
 
-    counts : int array (W, M), samples in micro-batch m of rank r; some may be 0
+    counts : int array (W, M), samples in micro-batch m of rank r; some
+        may be 0
 
-    Each loss is the mean over its own micro-batch. It is multiplied by its factor; gradients add up over the M
-    micro-batches of a rank, and then an all-reduce *sums* them over the W ranks. The result must be the gradient of
-    the mean over all samples of all ranks.
+    Each loss is the mean over its own micro-batch. It is multiplied by
+    its factor; gradients add up over the M micro-batches of a rank, and
+    then an all-reduce *sums* them over the W ranks. The result must be
+    the gradient of the mean over all samples of all ranks.
     """
     ...
 '''
@@ -195,6 +209,10 @@ def _scales_samples(counts):
     return counts / counts.sum() * counts.size
 
 
+def _scales_mean_of_ranks(counts):
+    return _scales_per_rank(counts) / len(counts)
+
+
 def _check_scales(fn):
     for counts in ([[3, 1], [2, 2]], [[4, 4], [4, 2], [4, 0]], [[2], [1]], [[3, 1]], [[5]]):
         counts = np.array(counts)
@@ -204,6 +222,11 @@ def _check_scales(fn):
         if got.shape == want.shape and not np.allclose(got, want, rtol=1e-12, atol=0):
             if np.array_equal(got, _scales_ones(counts)):
                 raise Miss(f"with no factors the gradient is the sum of {W * M} means.", **case)
+            if np.allclose(got, _scales_mean_of_ranks(counts)):
+                raise Miss(
+                    "that is the mean of the ranks' means: a sample on a rank with few would count more.",
+                    **case,
+                )
             if W > 1 and np.allclose(got.sum(axis=1), 1):
                 if np.allclose(got, 1 / M):
                     raise Miss(
@@ -231,12 +254,16 @@ def _check_scales(fn):
 
 FORGOT = '''
 def who_forgot(prints):
-    """Return (step, rank): the first step after which one rank's parameters differ, and the rank that caused it.
+    """Return (step, rank): the first step after which one rank's
+    parameters differ, and the rank that caused it.
 
-    prints : int array (S, W), a fingerprint of the parameters of each rank after each step; W is at least 3
+    prints : int array (S, W), a fingerprint of the parameters of each
+        rank after each step; W is at least 3
 
-    One rank took part in the all-reduce of that step and then went on with its own gradient. Equal fingerprints mean
-    equal parameters; nothing else about the numbers means anything. Return (-1, -1) if the ranks never part.
+    One rank took part in the all-reduce of that step and then went on
+    with its own gradient. Equal fingerprints mean equal parameters;
+    nothing else about the numbers means anything. Return (-1, -1) if the
+    ranks never part.
     """
     ...
 '''
@@ -271,6 +298,10 @@ def _forgot_largest(prints):
         if len(set(row.tolist())) > 1:
             return step, int(np.argmax(row))
     return -1, -1
+
+
+def _forgot_swapped(prints):
+    return who_forgot(prints)[::-1]
 
 
 def _forgot_always(prints):
@@ -311,6 +342,8 @@ def _check_forgot(fn):
             continue
         if at is None:
             raise Miss("these ranks never part.", **case)
+        if got == (guilty, at):
+            raise Miss("the two are swapped: first the step, then the rank.", **case)
         if got[0] > at:
             raise Miss("look for the first step: once apart, ranks stay apart.", **case)
         if got[0] == at and guilty == 0 and got[1] == 1:
@@ -327,11 +360,15 @@ BUCKETS = '''
 def buckets(sizes, most):
     """Return the buckets, a list of lists of indices into sizes.
 
-    sizes : bytes of the parameters, in the order in which the forward pass uses them; a list of int
-    most : bytes that a bucket may hold at most; one larger parameter has a bucket to itself
+    sizes : list of int, bytes of the parameters, in the order in which
+        the forward pass uses them
+    most : bytes that a bucket may hold at most; one larger parameter has
+        a bucket to itself
 
-    Backward reaches the last parameter first, and a bucket leaves when it is complete: the first bucket begins with the
-    last index. A bucket is closed when the next parameter would make it too large; nothing is ever put into it again.
+    Backward reaches the last parameter first, and a bucket leaves when
+    it is complete: the first bucket begins with the last index. A bucket
+    is closed when the next parameter would make it too large; nothing is
+    ever put into it again.
     """
     ...
 '''
@@ -398,8 +435,23 @@ def _buckets_inside(sizes, most):
     return [b[::-1] for b in buckets(sizes, most)]
 
 
+def _buckets_not_full(sizes, most):
+    return buckets(sizes, most - 1)
+
+
+def _buckets_last_open(sizes, most):
+    return buckets(sizes, most)[:-1]
+
+
+def _buckets_of_sizes(sizes, most):
+    return [[sizes[i] for i in b] for b in buckets(sizes, most)]
+
+
 def _check_buckets(fn):
     mistakes = (
+        (_buckets_not_full, "a bucket may hold exactly `most` bytes: only the next one is too many."),
+        (_buckets_last_open, "the last bucket is missing: it leaves, too, though nothing comes after it."),
+        (_buckets_of_sizes, "those are sizes: the indices are asked for."),
         (_buckets_forward, "these begin with the first parameter, whose gradient comes last: nothing could leave before the end."),
         (_buckets_overfull, "a bucket is closed after it has grown too large: look at the size before you put a parameter in."),
         (_buckets_empty, "there is an empty bucket: a parameter larger than the limit opens its own, and closes none before it."),
@@ -497,6 +549,11 @@ EXERCISES = (
                 "each rank takes the mean over its own samples",
                 "so those of all ranks to W",
             ),
+            Wrong(
+                _scales_mean_of_ranks,
+                "ranks are averaged, so each counts 1 / W",
+                "the mean of the ranks' means",
+            ),
             Wrong(_scales_ones, "means add up to a mean", "with no factors"),
             Wrong(_scales_samples, "only the proportions matter", "right among themselves"),
         ),
@@ -518,6 +575,7 @@ EXERCISES = (
             Wrong(_forgot_rank_0, "rank 0 is right", "rank 0 is a suspect"),
             Wrong(_forgot_last_step, "the end of the run shows it best", "look for the first step"),
             Wrong(_forgot_largest, "the odd one is the largest", "a lonely one does"),
+            Wrong(_forgot_swapped, "the order does not matter", "first the step"),
             Wrong(_forgot_always, "somebody is always guilty", "these ranks never part"),
         ),
         hints=(
@@ -539,6 +597,9 @@ EXERCISES = (
             Wrong(_buckets_overfull, "a limit is a target", "after it has grown too large"),
             Wrong(_buckets_empty, "one starts with an empty bucket", "an empty bucket"),
             Wrong(_buckets_first_fit, "fill every gap", "a bucket that was closed"),
+            Wrong(_buckets_not_full, "full is too full", "exactly `most` bytes"),
+            Wrong(_buckets_last_open, "a bucket leaves when the next opens", "the last bucket is"),
+            Wrong(_buckets_of_sizes, "parameters are their sizes", "those are sizes"),
             Wrong(_buckets_by_count, "parameters are alike", "the same number of parameters"),
             Wrong(_buckets_inside, "inside a bucket the order is free", "inside each the indices"),
         ),

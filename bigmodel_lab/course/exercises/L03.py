@@ -8,10 +8,12 @@ STATE = '''
 def state_bytes(stage, ranks):
     """Return the bytes that one rank keeps for each parameter of the model, a float.
 
-    stage : 0 to 3; 1 shares out the optimiser's state, 2 the gradients too, 3 the parameters too      ranks : W
+    stage : 0 to 3; 1 shares out the optimiser's state, 2 the gradients too,
+        3 the parameters too; 0 shares out nothing
+    ranks : how many there are (W)
 
-    Mixed precision with AdamW: bfloat16 parameters and gradients; in float32 a copy of the parameters and two means,
-    which only the optimiser touches.
+    Mixed precision with AdamW: parameters and gradients in bfloat16; a copy of the
+    parameters and two means in float32, which only the optimiser touches.
     """
     ...
 '''
@@ -56,12 +58,17 @@ def _state_total(stage, ranks):
     return state_bytes(stage, ranks) * ranks
 
 
+def _state_parameters_first(stage, ranks):
+    return 2 / (ranks if stage else 1) + 2 / (ranks if stage >= 2 else 1) + 12 / (ranks if stage >= 3 else 1)  # fmt: skip
+
+
 _STATE_MISSES = {
     _state_everything: "not every stage cuts all 16 bytes: what does stage 1 leave whole on each rank?",
     _state_no_master: "the float32 copy of the parameters is missing: 4 bytes, and the optimiser's.",
     _state_one_early: "that is the next stage: 1 cuts the optimiser's state and nothing else.",
     _state_one_late: "that is the stage before: 0 cuts nothing, 1 the optimiser's state.",
     _state_float32: "that is float32 throughout: in mixed precision 12 of the 16 bytes are the optimiser's.",
+    _state_parameters_first: "the other way round: stage 1 shares out the optimiser's state, stage 3 the parameters.",
     _state_total: "that is what all ranks keep together: one of them is asked for.",
 }
 
@@ -87,12 +94,16 @@ def step_bytes(n_bytes, stage, ranks, micro_batches):
     """Return the bytes that one rank sends for one optimiser step, a float.
 
     n_bytes : bytes of all parameters, and of all gradients; ranks divides it
-    stage : 0 is data parallelism with one all-reduce after the last micro-batch; 1, 2 and 3 as in the lab
-    micro_batches : backward passes before the optimiser's step
+    stage : 0 is data parallelism with one all-reduce after the last micro-batch;
+        1, 2 and 3 as in the lab
+    ranks : how many there are (W)
+    micro_batches : forward and backward passes before the optimiser's step
 
-    Stage 1 keeps whole gradients and reduce-scatters them once, after the last micro-batch. Stages 2 and 3 keep a piece
-    only. Stage 3 gathers every parameter twice, for the forward and for the backward pass. A reduce-scatter or an
-    all-gather of S bytes sends (W - 1) / W S from each rank; an all-reduce is one of each.
+    Stage 1 keeps whole gradients and reduce-scatters them once, after the last
+    micro-batch. Stages 2 and 3 keep a piece of them only. Stage 3 gathers every
+    parameter twice for each micro-batch, for its forward and its backward pass, and
+    not after the step. A reduce-scatter or an all-gather of S bytes sends
+    (W - 1) / W * S from each rank; an all-reduce is one of each.
     """
     ...
 '''
@@ -126,6 +137,12 @@ def _bill_every(n_bytes, stage, ranks, micro_batches):
     return 2 * one if stage <= 1 else (2 if stage == 2 else 3) * micro_batches * one
 
 
+def _bill_stage_1_each(n_bytes, stage, ranks, micro_batches):
+    if stage >= 2:
+        return step_bytes(n_bytes, stage, ranks, micro_batches)
+    return (micro_batches + 1) * (ranks - 1) / ranks * n_bytes
+
+
 def _bill_from_everyone(n_bytes, stage, ranks, micro_batches):
     return step_bytes(n_bytes, stage, ranks, micro_batches) * ranks
 
@@ -145,9 +162,10 @@ def _bill_gather_kept(n_bytes, stage, ranks, micro_batches):
 
 _BILL_MISSES = {
     _bill_same: "so stage 3 would be free: count its gathers, forward and backward.",
-    _bill_all_reduce: "stage 3 reduce-scatters its gradients and needs no all-reduce: nobody wants them whole.",
+    _bill_all_reduce: "stage 3 reduce-scatters its gradients and needs no all-reduce, for nobody wants them whole; after the step it gathers nothing.",
     _bill_once: "the micro-batches are missing: who keeps no whole gradients must send them after each.",
     _bill_every: "stage 2 gathers parameters after the optimiser's step, once, and not after each micro-batch.",
+    _bill_stage_1_each: "stages 0 and 1 keep whole gradients: they add up those of all micro-batches and send them once.",
     _bill_from_everyone: "that is what all ranks send together: each of them sends a W-th of it.",
     _bill_no_share: "a rank's own piece stays at home: (W - 1) / W of the payload leaves.",
     _bill_gather_kept: "in stage 3 nothing stays gathered: the next micro-batch gathers again.",
@@ -174,13 +192,16 @@ def _check_bill(fn):
 
 PIECES = '''
 def my_pieces(sizes, ranks, rank):
-    """Return what `rank` owns of the flat tensor, a list of tuples (i, start, stop), in order.
+    """Return what `rank` owns: a list of tuples (i, start, stop), in the order of i.
 
-    sizes : list of int, numbers in each parameter; they lie one behind the other in the flat tensor, n numbers
+    sizes : list of int, how many numbers each parameter has; they lie one behind the
+        other in the flat tensor, which has n = sum(sizes) numbers
+    ranks : into how many chunks the flat tensor is cut; chunk r is rank r's
 
-    The flat tensor is cut into `ranks` chunks, chunk r for rank r: n // ranks numbers each, and one more in the first
-    n % ranks chunks. (i, start, stop) says that the rank owns the numbers start .. stop - 1 of parameter i, counted
-    from that parameter's own first. Parameters of which it owns nothing are left out.
+    Each chunk has n // ranks numbers, and each of the first n % ranks chunks one more.
+    (i, start, stop) says that the rank owns the numbers start to stop - 1 of parameter
+    i, counted from that parameter's own first. Parameters of which it owns nothing are
+    left out.
     """
     ...
 '''
@@ -232,11 +253,33 @@ def _pieces_rows(sizes, ranks, rank):
     ]
 
 
+def _pieces_inclusive(sizes, ranks, rank):
+    return [(i, start, stop - 1) for i, start, stop in my_pieces(sizes, ranks, rank)]
+
+
+def _pieces_lengths(sizes, ranks, rank):
+    return [(i, start, stop - start) for i, start, stop in my_pieces(sizes, ranks, rank)]
+
+
+def _pieces_padded(sizes, ranks, rank):
+    part = -(-sum(sizes) // ranks)
+    pieces, at = [], 0
+    for i, size in enumerate(sizes):
+        start, stop = max(rank * part - at, 0), min((rank + 1) * part - at, size)
+        if start < stop:
+            pieces.append((i, start, stop))
+        at += size
+    return pieces
+
+
 _PIECES_MISSES = {
     _pieces_whole: "whole parameters, dealt out, are not equal shares: the chunks cut through parameters.",
     _pieces_flat: "these are places in the flat tensor: count from each parameter's own first number.",
     _pieces_empty: "leave out the parameters of which nothing is owned.",
-    _pieces_floor: "n // ranks for everybody loses the numbers that are left over: nobody would train them.",
+    _pieces_floor: "those are n // ranks numbers for everybody: the numbers that are left over go to the first chunks, one each.",
+    _pieces_padded: "those are n / ranks rounded up, so that the last chunk is short: here chunks differ by one number at most.",
+    _pieces_inclusive: "stop is the number behind the last one, as in range(start, stop).",
+    _pieces_lengths: "the third is where the piece stops, and not how long it is.",
     _pieces_rows: "that cuts every parameter in pieces, as FSDP2 does: here the flat tensor is cut.",
 }
 
@@ -276,6 +319,7 @@ EXERCISES = (
             Wrong(_state_one_early, "stage 1 cuts gradients too", "that is the next stage"),
             Wrong(_state_one_late, "stages count from 1", "that is the stage before"),
             Wrong(_state_float32, "16 is always 4 + 4 + 8", "float32 throughout"),
+            Wrong(_state_parameters_first, "stage 1 shares out parameters", "the other way round"),
             Wrong(_state_total, "a cluster keeps the state", "all ranks keep together"),
         ),
         hints=(
@@ -297,6 +341,11 @@ EXERCISES = (
             Wrong(_bill_all_reduce, "gradients need an all-reduce", "needs no all-reduce"),
             Wrong(_bill_once, "accumulation is free", "the micro-batches are missing"),
             Wrong(_bill_every, "all is done for each micro-batch", "after the optimiser's step"),
+            Wrong(
+                _bill_stage_1_each,
+                "every stage reduces after each backward pass",
+                "and send them once",
+            ),
             Wrong(_bill_from_everyone, "the bytes of a collective", "all ranks send together"),
             Wrong(_bill_no_share, "a gather sends the whole payload", "stays at home"),
             Wrong(
@@ -322,6 +371,11 @@ EXERCISES = (
             Wrong(_pieces_flat, "a place is a place", "places in the flat tensor"),
             Wrong(_pieces_empty, "every parameter has a piece", "of which nothing is owned"),
             Wrong(_pieces_floor, "chunks have n // ranks numbers", "that are left over"),
+            Wrong(
+                _pieces_padded, "chunks have n / ranks numbers, rounded up", "by one number at most"
+            ),
+            Wrong(_pieces_inclusive, "stop belongs to the piece", "behind the last one"),
+            Wrong(_pieces_lengths, "a piece is a place and a length", "not how long it is"),
             Wrong(_pieces_rows, "every parameter is cut", "as FSDP2 does"),
         ),
         hints=(

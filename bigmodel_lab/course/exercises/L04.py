@@ -9,12 +9,16 @@ from bigmodel_lab.rng import generator
 
 PART = '''
 def my_part(x, w, bias, rank, ranks):
-    """Return what this rank puts into the all-reduce (a sum) after a linear layer cut by inputs, a float array (N, F).
+    """Return what this rank puts into the all-reduce, a sum: a float array (N, F).
 
-    x : float array (N, D_r), this rank's channels of the input      w : float array (F, D_r), its columns of the weight
+    The layer is linear and cut by inputs.
+
+    x : float array (N, D_r), this rank's channels of the input
+    w : float array (F, D_r), its columns of the weight
     bias : float array (F,), the whole bias, the same on every rank
 
-    The sum over all ranks must be x_whole @ w_whole.T + bias. D_r may differ from rank to rank.
+    The sum over all ranks must be x_whole @ w_whole.T + bias. D_r may differ from rank
+    to rank.
     """
     ...
 '''
@@ -35,6 +39,11 @@ def _part_no_bias(x, w, bias, rank, ranks):
 
 def _part_mean(x, w, bias, rank, ranks):
     return (x @ w.T + bias) / ranks
+
+
+def _part_bias_rank_1(x, w, bias, rank, ranks):
+    y = x @ w.T
+    return y + bias if rank == 1 else y
 
 
 def _part_bias_slice(x, w, bias, rank, ranks):
@@ -75,7 +84,7 @@ def _check_part(fn):
             if np.allclose(got, product / ranks + bias):
                 raise Miss("parts of a product are added, not averaged.", **case)
         elif np.allclose(got, product):
-            raise Miss("nobody adds the bias.", **case)
+            raise Miss("a single rank leaves the bias out: let one add it that is always there.")
         expect("the sum of all parts", got, want, 1e-12, batch=N)
     return "one to four ranks with even and uneven slices"
 
@@ -84,10 +93,12 @@ def _check_part(fn):
 
 CONJUGATES = '''
 def through(operator, direction, parts):
-    """Return what each rank holds behind an operator, a list of float arrays, one a rank.
+    """Return what each rank holds behind an operator: a list of float arrays.
 
-    operator : "enter", which stands before a product cut by outputs, or "leave", behind one cut by inputs
-    direction : "forward" (parts are activations) or "backward" (parts are gradients with respect to what came out)
+    operator : "enter", which stands before a product that is cut by outputs, or
+        "leave", which stands behind one that is cut by inputs
+    direction : "forward" (parts are activations) or "backward" (parts are gradients
+        with respect to what the operator gave out)
     parts : list of float arrays of one shape, what each rank hands to the operator
     """
     ...
@@ -116,6 +127,20 @@ def _through_mean(operator, direction, parts):
     out = through(operator, direction, parts)
     summed = (operator == "leave") == (direction == "forward")
     return [p / len(parts) for p in out] if summed else out
+
+
+def _through_nothing(operator, direction, parts):
+    return list(parts)
+
+
+def _through_all_sums(operator, direction, parts):
+    return [sum(parts)] * len(parts)
+
+
+def _through_share(operator, direction, parts):
+    if (operator, direction) == ("leave", "backward"):
+        return [p / len(parts) for p in parts]
+    return through(operator, direction, parts)
 
 
 def _through_root(operator, direction, parts):
@@ -158,11 +183,16 @@ def _check_conjugates(fn):
                     "every rank used all of x, so that x has an influence through each of them: what of their gradients?",
                     **case,
                 )
-            if direction == "forward":
-                raise Miss(
-                    "the two are exchanged: x goes in as it is, and what comes out is a sum.",
-                    **case,
-                )
+            if (operator, direction) == ("leave", "backward") and np.allclose(
+                sum(got), sum(parts) / ranks
+            ):
+                raise Miss("the gradient of a sum goes to each of its terms as it is.", **case)
+            if operator == "leave" and np.allclose(got, parts):
+                if np.allclose(fn("enter", "forward", parts)[0], total):
+                    raise Miss("the two are exchanged: x goes in as it is, and what comes out is a sum.", **case)  # fmt: skip
+                raise Miss("each rank has a part of every channel of y: somebody must add them.", **case)  # fmt: skip
+            if (operator, direction) == ("enter", "forward") and all_sum:
+                raise Miss("x goes in as it is: every rank needs it, and nobody a multiple.", **case)  # fmt: skip
             raise Miss("that is not what the ranks hold.", **case)
     return "both operators, both ways, on 1, 2 and 3 ranks"
 
@@ -171,12 +201,14 @@ def _check_conjugates(fn):
 
 COMBINE = '''
 def combine(tops, sums):
-    """Return log(sum over all words of exp(logit)) for each token, a float array (N,).
+    """Return log(sum over all words of exp(logit)) for each token: a float array (N,).
 
     tops : float array (W, N), the largest logit among the words of each rank
-    sums : float array (W, N), the sum over the rank's words of exp(logit - its own largest logit)
+    sums : float array (W, N), the sum over the rank's words of
+        exp(logit - the rank's own largest logit)
 
-    Logits may be in the hundreds, where exp of them is infinite. A rank without words has top -inf and sum 0.
+    Logits may be in the hundreds, where exp of them is infinite. A rank without words
+    has top -inf and sum 0; at least one rank has some.
     """
     ...
 '''
@@ -274,6 +306,7 @@ EXERCISES = (
             Wrong(_part_bias_everywhere, "a linear layer adds its bias", "ranks add the bias"),
             Wrong(_part_no_bias, "the bias is somebody else's", "nobody adds the bias"),
             Wrong(_part_mean, "ranks are averaged", "not averaged"),
+            Wrong(_part_bias_rank_1, "another rank can add it", "that is always there"),
             Wrong(_part_slice, "a rank has some of the output channels", "the part has shape"),
             Wrong(_part_bias_slice, "the bias is cut like the weight", "the sum of all parts"),
         ),
@@ -295,6 +328,15 @@ EXERCISES = (
             Wrong(_through_leave_twice, "the backward of a sum is a sum", "W times too large"),
             Wrong(
                 _through_no_backward, "going backward nothing is to be done", "through each of them"
+            ),
+            Wrong(_through_nothing, "autograd does it all", "somebody must add them"),
+            Wrong(
+                _through_all_sums, "an operator is an all-reduce", "x goes in as it is: every rank"
+            ),
+            Wrong(
+                _through_share,
+                "each term gets its share of the gradient",
+                "each of its terms as it is",
             ),
             Wrong(_through_mean, "an all-reduce averages", "that is the mean"),
             Wrong(_through_root, "the sum is at rank 0", "only rank 0 has the sum"),

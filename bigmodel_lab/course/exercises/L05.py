@@ -10,13 +10,15 @@ from bigmodel_lab.course.exercises import Exercise, Miss, Wrong
 
 MICROS = '''
 def micros_for(stages, share, chunks=1):
-    """Return the fewest micro-batches, an int, at which a step is idle for at most `share` of its whole time.
+    """Return the fewest micro-batches that leave at most `share` of a step idle.
 
-    stages : ranks of the pipeline (p); all passes of a stage take equally long, messages take no time
-    share : 0 < share < 1, idle time over all time
+    stages : ranks of the pipeline (p); all stages are equally fast, messages take no
+        time
+    share : 0 < share < 1, idle time over the time of the whole step
     chunks : chunks of layers a rank (v), visited in turn; 1 without interleaving
 
-    Any whole number will do; that an interleaved schedule wants a multiple of p is not asked.
+    Any int from 1 will do; that an interleaved schedule wants a multiple of p
+    is not asked here.
     """
     ...
 '''
@@ -51,12 +53,21 @@ def _micros_rounded_down(stages, share, chunks=1):
     return max(1, int((stages - 1) * (1 - share) / (share * chunks)))
 
 
+def _micros_times_chunks(stages, share, chunks=1):
+    return micros_for(stages, share) * chunks
+
+
+def _micros_none(stages, share, chunks=1):
+    return 0 if stages == 1 else micros_for(stages, share, chunks)
+
+
 def _check_micros(fn):
     mistakes = (
         (_micros_of_ideal, "that divides the idle time by the working time: here the whole step is the unit, which contains the idle time."),
         (_micros_all_stages, "p stages fill up in p - 1 turns: the first works from the start."),
         (_micros_busy, "then a stage works that share of the step, and is idle for the rest."),
         (_micros_no_chunks, "a chunk is 1/v of a rank's layers, so filling the pipeline takes 1/v of the time."),
+        (_micros_times_chunks, "chunks make the pipeline fill faster, so that fewer micro-batches will do."),
         (_micros_rounded_down, "rounded down, the share is a little larger than was asked for."),
     )  # fmt: skip
     cases = ((2, 0.3, 1), (4, 0.1, 1), (8, 0.1, 1), (8, 0.1, 2), (4, 0.25, 1), (4, 0.2, 3))
@@ -65,6 +76,10 @@ def _check_micros(fn):
         got, want = fn(**given), micros_for(**given)
         if got == want and float(got).is_integer():
             continue
+        if got == 0:
+            raise Miss("a step without any micro-batch trains nothing: at least 1.", given=given, got=got, want=want)  # fmt: skip
+        if not float(got).is_integer():
+            raise Miss("micro-batches come whole: which way do you round?", given=given, got=got, want=want)  # fmt: skip
         for mistake, message in mistakes:
             if got == mistake(**given):
                 raise Miss(message, given=given, got=got, want=want)
@@ -76,13 +91,15 @@ def _check_micros(fn):
 
 ORDER = '''
 def one_f_one_b(stage, stages, micros):
-    """Return the passes of a stage in order, as a list such as ["F0", "F1", "B0", "F2", "B1", "B2"].
+    """Return the passes of a stage in order, such as ["F0", "F1", "B0", "B1"].
 
-    Fi is the forward pass of micro-batch i, Bi its backward pass; stage counts from 0 to stages - 1, micros may be
-    smaller than stages. A forward pass waits for the stage before, a backward pass for the stage after.
+    Fi is the forward pass of micro-batch i, Bi its backward pass; i counts from 0 to
+    micros - 1, stage from 0 to stages - 1. micros may be smaller than stages. A forward
+    pass waits for the stage before, a backward pass for the stage after.
 
-    No step may take longer than GPipe's, and stage s may never hold more than min(micros, stages - s) micro-batches
-    of which the forward pass is done and the backward pass is not.
+    No step may take longer than GPipe's, and stage s may never hold more than
+    min(micros, stages - s) micro-batches of which the forward pass has begun and the
+    backward pass has not ended.
     """
     ...
 '''
@@ -130,6 +147,10 @@ def _order_beyond(stage, stages, micros):
     return order
 
 
+def _order_from_one(stage, stages, micros):
+    return [f"{name[0]}{int(name[1:]) + 1}" for name in one_f_one_b(stage, stages, micros)]
+
+
 def _order_last_first(stage, stages, micros):
     ahead = min(stages - 1 - stage, micros)
     order = [f"F{i}" for i in range(ahead)]
@@ -165,7 +186,7 @@ def _turns(orders):
 
 
 def _check_order(fn):
-    for stages, micros in ((2, 2), (2, 4), (3, 5), (4, 2), (4, 8), (1, 3), (8, 20)):
+    for stages, micros in ((2, 4), (2, 2), (3, 5), (4, 2), (4, 8), (1, 3), (8, 20)):
         orders = []
         for stage in range(stages):
             given = dict(stage=stage, stages=stages, micros=micros)
@@ -175,6 +196,8 @@ def _check_order(fn):
             if any(kind not in ("F", "B") or not number.isdigit() for kind, number in order):
                 raise Miss("a pass is written as in F0 or B12.", **case)
             order = [(kind, int(number)) for kind, number in order]
+            if min((i for _, i in order), default=0) == 1 and max(i for _, i in order) == micros:
+                raise Miss("micro-batches count from 0.", **case)
             if any(i >= micros for _, i in order):
                 raise Miss(f"there are micro-batches 0 to {micros - 1} only: with few of them the forward passes run out before the pipeline is full.", **case)  # fmt: skip
             wanted = [(kind, i) for kind in "FB" for i in range(micros)]
@@ -214,12 +237,14 @@ def _text(order):
 
 BALANCE = '''
 def balance(loads, stages):
-    """Return how many consecutive layers each stage takes, a list of `stages` ints that are at least 1.
+    """Return how many layers each stage takes: a list of `stages` ints from 1.
 
-    loads : float array (L,), L >= stages, the time of each layer; some are far from the others, such as the last,
-        which holds the loss over the whole vocabulary
+    loads : float array (L,), L >= stages, the time of each layer; some may be far from
+        the others, such as the last, which holds the loss over the whole vocabulary
 
-    The slowest stage sets the pace of all: its load must be as small as can be. If several cuts have that, any will do.
+    Stages take layers that follow each other: stage 0 the first ones, and so on. The
+    slowest stage sets the pace of all: its load must be as small as can be. If several
+    cuts have that, any will do.
     """
     ...
 '''
@@ -285,6 +310,13 @@ def _balance_sorted(loads, stages):
     return sizes
 
 
+def _balance_nearest(loads, stages):
+    """Cut where the sum from the front is nearest to 1/p, 2/p, ... of all."""
+    sums = np.cumsum(loads)
+    ends = [int(np.argmin(abs(sums - sums[-1] * s / stages))) + 1 for s in range(1, stages)]
+    return np.diff([0, *ends, len(loads)]).tolist()
+
+
 def _check_balance(fn):
     gpt2 = np.array([1.0] * 12 + [5.4])
     cases = (
@@ -315,10 +347,11 @@ def _check_balance(fn):
         for mistake, message in (
             (_balance_equal, "equally many layers are not equal loads."),
             (_balance_fill, "filled up to the mean from the front, what is left over falls on the last stages."),
+            (_balance_nearest, "a cut at the place nearest to its share of the sum is not always the best: try the neighbouring places, too."),
             (_balance_sorted, "a stage takes neighbouring layers: the largest cannot be dealt out first."),
             (_balance_even_ends, "that makes the least loaded stage as large as can be, and the most loaded one sets the pace."),
         ):  # fmt: skip
-            if sizes == mistake(loads, stages):
+            if all(list(fn(ls.copy(), p)) == mistake(ls, p) for ls, p in cases[:5]):
                 raise Miss(f"{message} Your slowest stage takes {got:g}, and {best:g} can be had.", **case)  # fmt: skip
         raise Miss(f"your slowest stage takes {got:g}, and {best:g} can be had.", **case)
     return "nine models, a GPT-2 with its large last layer among them"
@@ -337,6 +370,8 @@ EXERCISES = (
             Wrong(_micros_all_stages, "p stages take p turns to fill", "in p - 1 turns"),
             Wrong(_micros_busy, "busy and idle shares are the same question", "and is idle for the rest"),
             Wrong(_micros_no_chunks, "interleaving changes the memory only", "takes 1/v of the time"),
+            Wrong(_micros_times_chunks, "more chunks want more micro-batches", "fewer micro-batches will do"),
+            Wrong(_micros_none, "one stage needs nothing", "at least 1"),
             Wrong(_micros_rounded_down, "int() rounds to what is needed", "a little larger than was asked for"),
         ),
         hints=(
@@ -362,6 +397,7 @@ EXERCISES = (
             Wrong(_order_one_too_many, "one forward pass more ahead does no harm", "until the first gradient comes back"),
             Wrong(_order_no_cool_down, "the last forward pass ends the work", "backward passes remain"),
             Wrong(_order_beyond, "there are always more micro-batches than stages", "run out before the pipeline is full"),
+            Wrong(_order_from_one, "the first micro-batch has number 1", "count from 0"),
             Wrong(_order_last_first, "backward passes come in reverse order, as layers do", "in another order than they come"),
         ),
         hints=(
@@ -382,6 +418,7 @@ EXERCISES = (
         wrong=(
             Wrong(_balance_equal, "equally many layers are equal loads", "equally many layers"),
             Wrong(_balance_fill, "filling up to the mean is best", "filled up to the mean"),
+            Wrong(_balance_nearest, "cut at equal shares of the sum", "nearest to its share"),
             Wrong(_balance_empty, "a stage may be empty", "without layers"),
             Wrong(_balance_even_ends, "the least loaded stage matters", "the least loaded stage"),
             Wrong(_balance_sorted, "layers can be dealt out like cards", "neighbouring layers"),

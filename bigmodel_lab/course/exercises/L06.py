@@ -12,15 +12,18 @@ from bigmodel_lab.course.exercises import Exercise, Miss, Wrong, expect
 
 STEPS = '''
 def steps_between(checkpoint_s, step_s, devices, device_hours_per_failure):
-    """Return the number of steps between two checkpoints that wastes least, after Young: an int, at least 1.
+    """Return how many steps between two checkpoints waste least, after Young.
+
+    An int, at least 1.
 
     checkpoint_s : seconds that training stands still for a checkpoint
     step_s : seconds a step
     devices : how many there are; the job fails when any of them does
-    device_hours_per_failure : hours that one device alone runs between two failures, on average
+    device_hours_per_failure : hours that one device alone runs between two failures,
+        on average
 
-    Young's interval, sqrt(2 * checkpoint * mean time between failures), is time; round it to the nearest
-    whole number of steps.
+    Young's interval, sqrt(2 * checkpoint * mean time between failures of the job), is
+    time; round it to the nearest whole number of steps.
     """
     ...
 '''
@@ -57,12 +60,35 @@ def _steps_zero(checkpoint_s, step_s, devices, device_hours_per_failure):
     return round(math.sqrt(2 * checkpoint_s * mtbf_s) / step_s)
 
 
+def _steps_rarer(checkpoint_s, step_s, devices, device_hours_per_failure):
+    return steps_between(checkpoint_s, step_s, 1, device_hours_per_failure * devices)
+
+
+def _steps_no_root(checkpoint_s, step_s, devices, device_hours_per_failure):
+    mtbf_s = 3600 * device_hours_per_failure / devices
+    return max(1, round(2 * checkpoint_s * mtbf_s / step_s))
+
+
+def _steps_root_of_steps(checkpoint_s, step_s, devices, device_hours_per_failure):
+    mtbf_s = 3600 * device_hours_per_failure / devices
+    return max(1, round(math.sqrt(2 * checkpoint_s * mtbf_s / step_s)))
+
+
+def _steps_down(checkpoint_s, step_s, devices, device_hours_per_failure):
+    mtbf_s = 3600 * device_hours_per_failure / devices
+    return max(1, int(math.sqrt(2 * checkpoint_s * mtbf_s) / step_s))
+
+
 _STEPS_WRONG = (
     (_steps_one_device, "the job fails when any device does: that is the interval of one device alone."),
     (_steps_no_two, "the failure comes in the middle of an interval on average: there is a 2 under the root."),
     (_steps_hours, "hours and seconds are mixed under the root."),
     (_steps_seconds, "that is the interval in seconds: how many steps fit into it?"),
     (_steps_mtbf, "that saves once for every failure: half of the work would be lost each time."),
+    (_steps_rarer, "more devices fail more often, not less: divide the hours by their number."),
+    (_steps_no_root, "the root is missing: seconds times seconds are no time."),
+    (_steps_root_of_steps, "divide by the seconds of a step outside the root: it is the interval, a time, that is cut into steps."),
+    (_steps_down, "round to the nearest whole number, and not down."),
     (_steps_zero, "saving after every 0 steps is not possible: at least 1."),
 )  # fmt: skip
 
@@ -96,14 +122,15 @@ def _check_steps(fn):
 
 ROWS = '''
 def rows_of_step(step, rank, ranks, samples, batch, seed):
-    """Return the sample numbers that `rank` of `ranks` trains on in a step, an int array.
+    """Return the sample numbers that a rank trains on in a step, an int array.
 
     In epoch e the samples are taken in the order
     np.random.default_rng([seed, e]).permutation(samples), cut into batches of `batch`
     samples for all ranks together; what is left at the end of an epoch, fewer than
-    `batch`, is left out. Ranks take consecutive pieces: np.array_split(batch, ranks)[rank].
+    `batch`, is left out. Ranks take consecutive pieces of a batch, as np.array_split
+    cuts it: array_split(the samples of the batch, ranks)[rank].
     Steps count from 0 and go on through the epochs. Nothing may be remembered from one
-    call to the next: a run that was killed starts here in the middle.
+    call to the next: a run that was killed starts again in the middle.
     """
     ...
 '''
@@ -146,6 +173,25 @@ def _rows_batch_each(step, rank, ranks, samples, batch, seed):
     return order[start : start + batch]
 
 
+def _rows_dealt_out(step, rank, ranks, samples, batch, seed):
+    return rows_of_step(step, 0, 1, samples, batch, seed)[rank::ranks]
+
+
+def _rows_equal_pieces(step, rank, ranks, samples, batch, seed):
+    each = batch // ranks
+    return rows_of_step(step, 0, 1, samples, batch, seed)[rank * each : (rank + 1) * each]
+
+
+def _rows_other_seed(step, rank, ranks, samples, batch, seed):
+    epoch, place = divmod(step, samples // batch)
+    order = np.random.default_rng(seed + epoch).permutation(samples)
+    return np.array_split(order[place * batch : (place + 1) * batch], ranks)[rank]
+
+
+def _rows_from_one(step, rank, ranks, samples, batch, seed):
+    return rows_of_step(step + 1, rank, ranks, samples, batch, seed)
+
+
 def _check_rows(fn):
     def all_rows(step, ranks, samples, batch):
         return [np.asarray(fn(step, r, ranks, samples, batch, 7)).tolist() for r in range(ranks)]
@@ -168,6 +214,12 @@ def _check_rows(fn):
                 "a batch is for all ranks together: with another number of ranks the run would be another one.",
                 **case,
             )
+        if sorted(got) == sorted(want):
+            raise Miss("the right samples, dealt out to the ranks in another way: each takes a consecutive piece.", **case)  # fmt: skip
+        if ranks > 1 and set(got) < set(want) and len(got) < len(want):
+            raise Miss("some samples of the batch go to no rank: np.array_split makes pieces that differ by one where they must.", **case)  # fmt: skip
+        if got == [x for rows in right(step + 1, ranks, samples, batch) for x in rows]:
+            raise Miss("that is the next step's: steps count from 0.", **case)
         if len(set(got)) < len(got) or (ranks > 1 and sorted(got) != sorted(want)):
             raise Miss(
                 "ranks that draw from different orders take some samples twice and leave others out.",
@@ -180,6 +232,10 @@ def _check_rows(fn):
             )
         if got == right(step % (samples // batch), ranks, samples, batch)[0]:
             raise Miss("every epoch has an order of its own: put e into the seed.", **case)
+        if got == [
+            x for r in range(ranks) for x in _rows_other_seed(step, r, ranks, samples, batch, 7)
+        ]:
+            raise Miss("the seed of an epoch's order is the list [seed, e]: with seed + e, run 1's second epoch is run 2's first.", **case)  # fmt: skip
         if len(got) < len(want) or samples % batch:
             raise Miss(
                 f"an epoch of {samples} samples has {samples // batch} whole batches; the rest is left out.",
@@ -202,11 +258,13 @@ SOUND = '''
 def newest_sound(checkpoints):
     """Return the name of the newest checkpoint that is whole, or "" if there is none.
 
-    checkpoints : dict from a name, such as "step-900", to its files: a dict from file name to bytes.
-        A checkpoint that was finished has the file "manifest.json", bytes of a JSON object that gives
-        the size and the CRC-32 (zlib.crc32) of each other file: {"rank-0": [1024, 3421780262], ...}
+    checkpoints : dict from a name, such as "step-900", to the files of that checkpoint:
+        a dict from file name to bytes. One that was finished has a file
+        "manifest.json": a JSON object that gives the size and the CRC-32 (zlib.crc32)
+        of each other file, such as {"rank-0": [1024, 3421780262], ...}
 
-    The newest is the one of the highest step. Files may be missing, cut, or changed; also the manifest.
+    The newest is the one of the highest step. Files may be missing, or cut, or have
+    other bytes in them. The manifest may be missing or cut.
     """
     ...
 '''
@@ -291,7 +349,7 @@ def _check_sound(fn):
     good, older = _whole(b"weights "), _whole(b"before ")
     flipped = good | {"rank-1": b"Weights " + good["rank-1"][8:]}
     cases = (  # what is the matter with the newest; what is there; what is right; what a miss means
-        ("nothing", {"step-100": older, "step-200": good}, "step-200", "both are whole: take the newer one."),
+        ("two that are whole", {"step-100": older, "step-200": good}, "step-200", "take the newer one."),
         ("names of different lengths", {"step-1000": good, "step-900": older}, "step-1000",
          "1000 steps are more than 900: compare the numbers, not the texts."),
         ("a file that is cut", {"step-100": older, "step-200": good | {"rank-0": b"weig"}}, "step-100",
@@ -310,12 +368,7 @@ def _check_sound(fn):
         ("none at all", {}, "", "there is none, and the answer an empty text."),
     )  # fmt: skip
     for what, checkpoints, want, message in cases:
-        try:
-            got = fn(checkpoints)
-        except (KeyError, ValueError) as error:
-            raise Miss(
-                f"it raises {type(error).__name__} on a checkpoint with {what}: a damaged one is to be passed over."
-            ) from None
+        got = fn(checkpoints)
         if got != want:
             if what == "a byte that is another one" and fn(
                 {"step-1": good | {"rank-0": b"W" + good["rank-0"][1:]}}
@@ -323,8 +376,8 @@ def _check_sound(fn):
                 message = "the sizes are right and one byte is not: that is what the CRC-32 is for."
             if what == "a file that is cut" and not got:
                 message = "the newest is damaged, and there is an older one that is whole: go on from that."
-            raise Miss(f"{what}: {message}", got=got, want=repr(want))
-    return "ten folders, eight of them damaged"
+            raise Miss(f"{what}: {message}", got=got, want=want)
+    return "ten folders, seven of them with damage"
 
 
 EXERCISES = (
@@ -341,6 +394,10 @@ EXERCISES = (
             Wrong(_steps_hours, "an hour is an hour", "hours and seconds are mixed"),
             Wrong(_steps_seconds, "the interval is a number of steps", "how many steps fit"),
             Wrong(_steps_mtbf, "save as often as it fails", "saves once for every failure"),
+            Wrong(_steps_rarer, "devices share out the failures", "fail more often"),
+            Wrong(_steps_no_root, "the product is the interval", "the root is missing"),
+            Wrong(_steps_root_of_steps, "all goes under the root", "outside the root"),
+            Wrong(_steps_down, "int() rounds", "and not down"),
             Wrong(_steps_zero, "rounding is harmless", "at least 1"),
         ),
         hints=(
@@ -362,10 +419,14 @@ EXERCISES = (
             Wrong(_rows_one_order, "one shuffle is enough", "an order of its own"),
             Wrong(_rows_with_the_rest, "the last, short batch counts too", "whole batches"),
             Wrong(_rows_seeded_by_rank, "every rank needs its own seed", "take some samples twice"),
+            Wrong(_rows_dealt_out, "ranks are dealt samples like cards", "a consecutive piece"),
+            Wrong(_rows_equal_pieces, "pieces are equal", "go to no rank"),
+            Wrong(_rows_other_seed, "seed + epoch is a seed as well", "the list [seed, e]"),
+            Wrong(_rows_from_one, "steps count from 1", "count from 0"),
             Wrong(_rows_batch_each, "each rank takes a batch", "for all ranks together"),
         ),
         hints=(
-            "How many steps has an epoch? Then divmod tells in which epoch a step is, and the how-manieth it is there.",
+            "How many steps has an epoch? Then divmod tells in which epoch a step is, and how many steps of that epoch came before it.",
             "All ranks make the same order and cut the same batch out of it; only the last line knows the rank.",
         ),
         check=_check_rows,

@@ -7,7 +7,7 @@ from bigmodel_lab.course.exercises import Exercise, Miss, Wrong, expect
 
 def _explain(fn, wrong, cases, right, name):
     """Raise Miss for the first case that `fn` gets wrong, with the message of the wrong answer that it agrees with."""
-    got, want = ([float(f(**case)) for case in cases] for f in (fn, right))
+    got, want = ([float(f(*case.values())) for case in cases] for f in (fn, right))
     off = [i for i, pair in enumerate(zip(got, want, strict=True)) if not np.isclose(*pair, 1e-9)]
     for theirs, message in wrong:
         if off and np.allclose(got, [float(theirs(**case)) for case in cases], 1e-9):
@@ -20,15 +20,18 @@ def _explain(fn, wrong, cases, right, name):
 
 POLICY = '''
 def my_policy(view):
-    """Return the number of the node that gets the arriving job, from 0 to len(view.jobs) - 1.
+    """Return the number of the node that gets the arriving job, an int
+    from 0 to len(view.jobs) - 1.
 
     view.size : work of the job, in seconds on a node of speed 1
-    view.jobs, view.work, view.speed : arrays (nodes,), how many jobs each node has, how
-        much work is left there (s on a node of speed 1), and how much it does in a second
+    view.jobs : int array (nodes,), how many jobs each node has
+    view.work : float array (nodes,), how much work is left there, in
+        seconds on a node of speed 1
+    view.speed : float array (nodes,), work done in a second
 
-    The hidden traces: eight nodes of the speeds 1 to 4, a few jobs that are most of the
-    work. Your mean response must be at most 0.65 of least-loaded's, your 99th percentile at
-    most 0.55 of it.
+    The hidden traces: eight nodes of the speeds 1 to 4, a few jobs that
+    are most of the work. Your mean response must be at most 0.65 of
+    least-loaded's, your 99th percentile at most 0.55 of it.
     """
     ...
 '''
@@ -110,13 +113,16 @@ def _check_policy(fn):
 
 WAIT = '''
 def mean_wait(rate, service_s, servers):
-    """Return the mean wait (s) before service in a common line of `servers` equal nodes.
+    """Return the mean wait (s) before service, of all jobs, in a common
+    line of `servers` equal nodes.
 
-    Jobs come by chance at `rate` a second and keep a node busy for service_s seconds in the
-    mean (exponential). With a = rate service_s < servers a job waits at all with the
-    probability C = B / (1 - (a / servers) (1 - B)), where B = B_servers of
-    B_0 = 1, B_k = a B_(k-1) / (k + a B_(k-1)); and those who wait, wait for
-    service_s / (servers - a) in the mean.
+    Jobs come by chance at `rate` a second and keep a node busy for
+    service_s seconds in the mean (exponential). With the load
+    a = rate * service_s, below servers, a job waits at all with the
+    probability
+        C = B / (1 - (a / servers) * (1 - B)),  B = B_k for k = servers,
+        B_0 = 1,  B_k = a * B_(k-1) / (k + a * B_(k-1)),
+    and those who wait, wait for service_s / (servers - a) in the mean.
     """
     ...
 '''
@@ -164,6 +170,16 @@ def _wait_length(rate, service_s, servers):
     return rate * mean_wait(rate, service_s, servers)
 
 
+def _wait_chance(rate, service_s, servers):
+    return mean_wait(rate, service_s, servers) * (servers - rate * service_s) / service_s
+
+
+def _wait_one_short(rate, service_s, servers):
+    load = rate * service_s
+    blocked = _blocked(load, servers - 1)
+    return blocked / (1 - load / servers * (1 - blocked)) * service_s / (servers - load)
+
+
 def _check_wait(fn):
     cases = [
         dict(rate=r, service_s=s, servers=c)
@@ -175,6 +191,8 @@ def _check_wait(fn):
         (_wait_response, "that is the response: the wait ends where service begins."),
         (_wait_of_waiting, "that is the mean of those who wait: the others wait 0 and count as well."),
         (_wait_lost, "B is the share turned away where nobody may wait: here they wait, so take C."),
+        (_wait_chance, "that is the probability C to wait at all: multiply by how long those wait who do."),
+        (_wait_one_short, "the recursion stops one short: B is B_k for k = servers."),
         (_wait_length, "that is how many wait in the mean (Little's law), not how long."),
     )  # fmt: skip
     _explain(fn, wrong, cases, mean_wait, "the mean wait")
@@ -187,8 +205,11 @@ OVERTAKEN = '''
 def most_overtaken(arrival_s, start_s):
     """Return how often the most overtaken job was overtaken, an int.
 
-    arrival_s, start_s : float arrays (jobs,), in order of arrival, when each job came and when
-        it started. A job is overtaken by every job that came after it and started before it.
+    arrival_s : float array (jobs,), when each job came, soonest first
+    start_s : float array (jobs,), when each of them started
+
+    A job is overtaken by every job that came after it and started before
+    it.
     """
     ...
 '''
@@ -224,6 +245,11 @@ def _over_came_meanwhile(arrival_s, start_s):
     return int(meanwhile.sum(1).max())
 
 
+def _over_at_once(arrival_s, start_s):
+    later = arrival_s[None, :] > arrival_s[:, None]
+    return int((later & (start_s[None, :] <= start_s[:, None])).sum(1).max())
+
+
 def _check_overtaken(fn):
     cases = [
         dict(arrival_s=np.array(a, float), start_s=np.array(s, float))
@@ -233,6 +259,8 @@ def _check_overtaken(fn):
             ([0, 1, 2, 3, 4, 5, 6], [0, 8, 30, 4, 5, 6, 31]),
             ([0, 1, 50, 51, 52, 53], [0, 40, 60, 51, 52, 54]),
             ([0, 1, 2], [0, 1, 2]),
+            ([0, 1, 2, 3], [9, 5, 5, 5]),
+            ([0, 1, 2], [3, 3, 3]),
         )
     ]
     wrong = (
@@ -240,21 +268,25 @@ def _check_overtaken(fn):
         (_over_by, "that counts how many a job has overtaken: turn it round."),
         (_over_total, "that adds up all overtakings: the question is for the one job that suffered most."),
         (_over_longest_wait, "the job that waited longest need not be the one that was overtaken most."),
+        (_over_at_once, "who starts at the same moment has not started before it."),
         (_over_came_meanwhile, "that counts who came while it waited: an overtaker has also started before it."),
     )  # fmt: skip
     _explain(fn, wrong, cases, most_overtaken, "the number")
-    return "five schedules by hand, one of them first come, first served"
+    return "seven schedules by hand, one of them first come, first served"
 
 
 # --- d: who may pass the head of the line ---------------------------------------------------------------------------------
 
 PASS = '''
 def may_pass(now, free, head, need, estimate, ends, held):
-    """Return True if a job may start now, past the head of the line, and not delay it.
+    """Return True if a job may start at the moment `now`, past the head
+    of the line, and not delay it.
 
-    The head needs `head` devices, more than the `free` ones. The job needs `need` devices
-    for at most `estimate` seconds. The running jobs will end at the times `ends` (a list,
-    soonest first, all different), and then free `held` devices each (a list, same order).
+    The head needs `head` devices, more than the `free` ones. The job
+    needs `need` devices for at most `estimate` seconds. The running jobs
+    will end at the moments `ends` (a list, soonest first, all different),
+    and then free `held` devices each (a list, same order). What ends at a
+    moment has freed its devices before anything starts at that moment.
     """
     ...
 '''
@@ -300,12 +332,21 @@ def _pass_unfit(now, free, head, need, estimate, ends, held):
     return may_pass(now, max(free, need), head + max(need - free, 0), need, estimate, ends, held)
 
 
+def _pass_sooner(now, free, head, need, estimate, ends, held):
+    return may_pass(now, free, head, need, estimate * (1 + 1e-9), ends, held)
+
+
+def _pass_spare_only(now, free, head, need, estimate, ends, held):
+    return may_pass(now, free, head, need, np.inf, ends, held)
+
+
 def _check_pass(fn):
     names = ("now", "free", "head", "need", "estimate", "ends", "held")
     cases = [
         dict(zip(names, row, strict=True))
         for row in (
             (10.0, 1, 4, 1, 3.0, [14.0], [3]),  # ends before: yes
+            (10.0, 1, 4, 1, 4.0, [14.0], [3]),  # ends just then: yes
             (10.0, 1, 4, 1, 6.0, [14.0], [3]),  # neither: no
             (10.0, 2, 5, 1, 50.0, [14.0], [4]),  # one is over for good: yes
             (10.0, 2, 5, 2, 50.0, [14.0], [4]),  # two are not: no
@@ -317,13 +358,15 @@ def _check_pass(fn):
     wrong = (
         (_pass_fits, "whoever fits goes: then small jobs can pass the head for ever, and it starves."),
         (_pass_ends_before, "a job that outlasts the reservation may still go, on devices that the head leaves over."),
+        (_pass_spare_only, "a job that is done when the head starts may use any device that is free now."),
+        (_pass_sooner, "a job that ends at the very moment when the head starts does not delay it."),
         (_pass_first_end, "the head starts at the first end that frees enough, which need not be the first."),
         (_pass_spare_in_the_end, "count what is free when the head starts: what ends later is not there yet."),
         (_pass_no_clock, "estimate is a length, ends are moments: the job would be done at now + estimate."),
         (_pass_unfit, "no promise helps a job that does not fit into what is free now."),
     )  # fmt: skip
     _explain(fn, wrong, cases, may_pass, "the answer (1 is yes)")
-    return "seven moments of a line, four of which say no"
+    return "eight moments of a line, four of which say no"
 
 
 EXERCISES = (
@@ -365,6 +408,8 @@ EXERCISES = (
             Wrong(_wait_response, "waiting includes the service", "that is the response"),
             Wrong(_wait_of_waiting, "everybody waits", "the mean of those who wait"),
             Wrong(_wait_lost, "B is the probability to wait", "turned away"),
+            Wrong(_wait_chance, "C is the wait", "the probability C to wait"),
+            Wrong(_wait_one_short, "range(servers) counts to servers", "stops one short"),
             Wrong(_wait_length, "the length of the line is the wait", "Little's law"),
         ),
         hints=(
@@ -386,6 +431,7 @@ EXERCISES = (
             Wrong(_over_by, "the boldest is the victim", "turn it round"),
             Wrong(_over_total, "the sum shows the worst", "adds up all overtakings"),
             Wrong(_over_longest_wait, "the longest wait is the most overtaken", "need not be the one"),
+            Wrong(_over_at_once, "at the same moment is early enough", "at the same moment"),
             Wrong(_over_came_meanwhile, "who comes meanwhile overtakes", "who came while it waited"),
         ),
         hints=(
@@ -404,6 +450,8 @@ EXERCISES = (
         wrong=(
             Wrong(_pass_fits, "an idle device is a wasted device", "it starves"),
             Wrong(_pass_ends_before, "only short jobs may pass", "devices that the head leaves over"),
+            Wrong(_pass_spare_only, "only what is left over counts", "any device that is free now"),
+            Wrong(_pass_sooner, "it must be over before", "at the very moment"),
             Wrong(_pass_first_end, "the head starts at the next end", "need not be the first"),
             Wrong(_pass_spare_in_the_end, "all devices count as free at once", "what ends later"),
             Wrong(_pass_no_clock, "estimate is a moment", "estimate is a length"),

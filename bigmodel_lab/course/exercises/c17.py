@@ -128,8 +128,34 @@ def _tree_wraps(rank, root, ranks):
     return neighbours(rank, root, ranks)[0], targets
 
 
+def _tree_halving(rank, root, ranks):
+    place = (rank - root) % ranks
+    hop = place & -place if place else 1 << (ranks - 1).bit_length()  # the lowest bit that is set
+    source, targets = (place - hop + root) % ranks if place else None, []
+    while hop := hop // 2:
+        if place + hop < ranks:
+            targets.append((place + hop + root) % ranks)
+    return source, targets
+
+
+def _tree_at_once(rank, root, ranks):
+    place, have, targets = (rank - root) % ranks, 1, []
+    while place + have < ranks:
+        targets.append((place + have + root) % ranks)
+        have *= 2
+    return neighbours(rank, root, ranks)[0], targets
+
+
+def _tree_own_source(rank, root, ranks):
+    source, targets = neighbours(rank, root, ranks)
+    return root if source is None else source, targets
+
+
 def _check_tree(fn):
     mistakes = (
+        (_tree_own_source, "the root receives from nobody: its source is None."),
+        (_tree_halving, "that is the other binomial tree, which begins with the farthest places: here round k reaches 2**k places on."),
+        (_tree_at_once, "a place below 2**k has the data in round k: one above it must not send yet."),
         (_tree_flat, "there the root sends to everybody, one after the other: W - 1 rounds instead of log2 W."),
         (_tree_chain, "there each rank passes the data on to the next, one after the other: W - 1 rounds instead of log2 W."),
         (_tree_root_0, "the tree must begin at root, not at rank 0."),
@@ -206,8 +232,19 @@ def _volume_all(parameters, zero, replicas, itemsize, micro_batches):
     return replicas * sent_bytes(parameters, zero, replicas, itemsize, micro_batches)
 
 
+def _volume_reduces(parameters, zero, replicas, itemsize, micro_batches):
+    return sent_bytes(parameters, zero, replicas, itemsize, micro_batches) * (4 / 3 if zero else 1)
+
+
+def _volume_scatters_once(parameters, zero, replicas, itemsize, micro_batches):
+    once = sent_bytes(parameters, 0, replicas, itemsize, 1) / 2
+    return once * (2 * micro_batches + 1 if zero else 2)
+
+
 def _check_volume(fn):
     mistakes = (
+        (_volume_reduces, "stage 3 needs no all-reduce: each rank keeps the sum of its own shard only, a reduce-scatter."),
+        (_volume_scatters_once, "a rank has no room for whole gradients at stage 3: it scatters them after each micro-batch."),
         (_volume_whole, "a rank never sends the chunk that it keeps: (W - 1) / W of the tensor, for each gather or scatter."),
         (_volume_one, "an all-reduce is a reduce-scatter and an all-gather: two times (W - 1) / W."),
         (_volume_once, "stage 3 throws the gathered weights away again: with accumulation it pays for every micro-batch."),
@@ -215,12 +252,12 @@ def _check_volume(fn):
         (_volume_gathers_once, "stage 3 gathers the weights before the forward pass and again before the backward pass."),
         (_volume_all, "that is what all replicas send together: the question is what each of them sends."),
     )  # fmt: skip
-    for sizes in ((1000, 0, 4, 4, 1), (1000, 0, 2, 4, 3), (1000, 3, 4, 2, 1), (7e9, 3, 64, 2, 8)):
+    for sizes in ((1000, 0, 8, 4, 1), (1000, 0, 2, 4, 3), (1000, 3, 8, 2, 1), (7e9, 3, 64, 2, 8)):
         names = ("parameters", "zero", "replicas", "itemsize", "micro_batches")
         given = dict(zip(names, sizes, strict=True))
-        got, want = fn(**given), sent_bytes(**given)
+        got, want = fn(*sizes), sent_bytes(*sizes)
         for mistake, message in mistakes:
-            off = mistake(**given)
+            off = mistake(*sizes)
             if np.isclose(got, off, rtol=1e-9) and not np.isclose(off, want, rtol=1e-9):
                 raise Miss(message, given=given, got=got, want=want)
         expect("the bytes", got, want, 1e-12, given=given)
@@ -275,12 +312,22 @@ def _link_ends(steps, n_bytes, seconds):
     return seconds[small] / steps[small], n_bytes[large] / seconds[large]
 
 
+def _link_swapped(steps, n_bytes, seconds):
+    return fit_link(steps, n_bytes, seconds)[::-1]
+
+
+def _link_no_latency(steps, n_bytes, seconds):
+    return 0.0, fit_link(steps, n_bytes, seconds)[1]
+
+
 def _check_link(fn):
     mistakes = (
         (_link_absolute, "that is the least sum of squared errors in seconds: divide each equation by its seconds first."),
         (_link_beta, "the second number is beta, in seconds a byte: the bandwidth is 1 / beta."),
         (_link_no_steps, "one latency for each collective: a collective of many steps pays for each of them."),
         (_link_root, "each equation is divided by the root of its seconds: divide by the seconds themselves."),
+        (_link_swapped, "the two are swapped: first the latency, then the bandwidth."),
+        (_link_no_latency, "without a latency small messages would take no time: fit both numbers."),
         (_link_ends, "that reads alpha off the smallest and beta off the largest: use all of the measurements."),
     )  # fmt: skip
     g = generator(0, "c17-d")
@@ -295,7 +342,9 @@ def _check_link(fn):
             if got.shape == off.shape and np.allclose(got, off, rtol=1e-7, atol=0):
                 if not np.allclose(off, want, rtol=1e-7):
                     raise Miss(message, got=got, want=want)
-        expect("latency and bandwidth", got, want, 1e-6)
+        expect("(latency_s, bytes_per_s)", got.shape, want.shape, 0)
+        expect("the latency", got[0], want[0], 1e-6)  # apart: beside 1e8 B/s any latency is small
+        expect("the bandwidth", got[1], want[1], 1e-6)
     return "five sizes over four decades, without and with noise"
 
 
@@ -333,6 +382,9 @@ EXERCISES = (
             Wrong(_tree_root_0, "the root is rank 0", "must begin at root"),
             Wrong(_tree_places, "places are ranks", "counted from the root"),
             Wrong(_tree_reversed, "the order does not matter", "in the wrong order"),
+            Wrong(_tree_halving, "there is one binomial tree", "the other binomial tree"),
+            Wrong(_tree_at_once, "who will have it may send it", "must not send yet"),
+            Wrong(_tree_own_source, "the root has it from itself", "receives from nobody"),
             Wrong(_tree_wraps, "the number of ranks is a power of two", "must not wrap round"),
         ),
         hints=(
@@ -355,6 +407,8 @@ EXERCISES = (
             Wrong(_volume_once, "accumulation is free", "for every micro-batch"),
             Wrong(_volume_every, "each micro-batch is averaged", "one all-reduce a step"),
             Wrong(_volume_gathers_once, "weights are kept for backward", "again before the backward"),
+            Wrong(_volume_reduces, "gradients are all-reduced", "needs no all-reduce"),
+            Wrong(_volume_scatters_once, "gradients add up first", "after each micro-batch"),
             Wrong(_volume_all, "bytes are counted for the fleet", "all replicas send together"),
         ),
         hints=(
@@ -376,6 +430,8 @@ EXERCISES = (
             Wrong(_link_beta, "beta is the bandwidth", "in seconds a byte"),
             Wrong(_link_no_steps, "a collective has one latency", "pays for each of them"),
             Wrong(_link_root, "relative means weights of 1 / seconds", "by the root of its seconds"),
+            Wrong(_link_swapped, "the order does not matter", "first the latency"),
+            Wrong(_link_no_latency, "a latency is too small to matter", "without a latency"),
             Wrong(_link_ends, "two points make a line", "use all of the measurements"),
         ),
         hints=(

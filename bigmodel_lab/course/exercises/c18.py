@@ -5,14 +5,23 @@ import numpy as np
 from bigmodel_lab.course.exercises import Exercise, Miss, Wrong, expect
 
 
-def _recognise(messages, got, want, args, given):
-    """Raise the message of the first mistake whose answer `got` is, where that answer differs from the right one."""
-    for mistake, message in messages.items():
-        off = np.asarray(mistake(*args), float)
-        if np.array_equal(off, np.asarray(want, float)):
+def _same(a, b):
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    return a.shape == b.shape and np.allclose(a, b, rtol=1e-9, atol=0)
+
+
+def _judge(fn, messages, cases, right, name):
+    """Raise Miss where fn is not right: with the message of the mistake that gives its answers in all cases, if there is one."""
+    fresh = [{k: np.copy(v) if np.ndim(v) else v for k, v in case.items()} for case in cases]
+    got = [fn(*case.values()) for case in fresh]
+    want = [right(*case.values()) for case in cases]
+    for case, ours, answer in zip(cases, got, want, strict=True):
+        if _same(ours, answer):
             continue
-        if np.shape(got) == off.shape and np.allclose(np.asarray(got, float), off, rtol=1e-9):
-            raise Miss(message, given=given, got=got, want=want)
+        for mistake, message in messages.items():
+            if all(_same(g, mistake(*c.values())) for g, c in zip(got, cases, strict=True)):
+                raise Miss(message, given=case, got=ours, want=answer)
+        expect(name, np.asarray(ours), np.asarray(answer), 1e-9, given=case)
 
 
 # --- a: least loaded, and the tie ------------------------------------------------------------------------------------
@@ -21,8 +30,11 @@ LEAST = '''
 def least_loaded(jobs, speed):
     """Return the number of the node that gets the next job, an int.
 
-    The node with the fewest jobs; of several, the fastest of them; of several, the first of those.
-    jobs : int (nodes,), jobs at each node      speed : float (nodes,), work done a second
+    The node with the fewest jobs; of several such nodes, the fastest; of
+    several such nodes that are equally fast, the first.
+
+    jobs : int array (nodes,), jobs at each node
+    speed : float array (nodes,), work done a second
     """
     ...
 '''
@@ -39,6 +51,10 @@ def _least_first(jobs, speed):
 
 def _least_last(jobs, speed):
     return int(len(jobs) - 1 - np.argmin(jobs[::-1]))
+
+
+def _least_last_of_equals(jobs, speed):
+    return int(len(jobs) - 1 - least_loaded(jobs[::-1], speed[::-1]))
 
 
 def _least_fastest(jobs, speed):
@@ -66,25 +82,25 @@ def _check_least(fn):
     messages = {
         _least_first: "of several nodes with the fewest jobs that takes the first, fast or slow. Look at `speed` for the tie.",
         _least_last: "of several nodes with the fewest jobs that takes the last, whatever its speed.",
+        _least_last_of_equals: "of equally loaded and equally fast nodes that takes the last: the first is asked for.",
         _least_fastest: "that is the fastest node, however long its line: speed decides ties only.",
-        _least_ratio: "jobs / speed is another rule, and sends a job to a node that has some while an equally idle or less loaded one is passed over.",
+        _least_ratio: "jobs / speed is another rule: here fewer jobs win, and speed decides only between equal numbers of them.",
         _least_relative: "that is a position among the tied nodes. Which node stands at that position?",
         _least_slowest: "of the tied nodes that takes the slowest.",
         _least_count: "that is the number of jobs there: the number of the node is asked for.",
     }
-    for jobs, speed in (
-        ([3, 2, 4, 5, 3], [1.0, 1.0, 1.0, 4.0, 3.0]),
-        ([5, 1, 1, 1, 1, 6], [4.0, 2.0, 3.0, 1.0, 2.0, 9.0]),
-        ([0, 0, 3], [2.0, 1.0, 4.0]),
-        ([3, 1, 5, 1], [1.0, 1.0, 9.0, 3.0]),
-        ([1, 2, 1, 3], [1.0, 8.0, 1.0, 2.0]),
-        ([2, 2, 2, 2], [1.0, 4.0, 2.0, 4.0]),
-    ):
-        jobs, speed = np.array(jobs), np.array(speed)
-        given = {"jobs": jobs, "speed": speed}
-        got, want = fn(jobs.copy(), speed.copy()), least_loaded(jobs, speed)
-        _recognise(messages, got, want, (jobs, speed), given)
-        expect("the node", got, want, 0, given=given)
+    cases = [
+        dict(jobs=np.array(jobs), speed=np.array(speed))
+        for jobs, speed in (
+            ([3, 2, 6, 5, 3], [1.0, 1.0, 1.0, 4.0, 3.0]),
+            ([5, 1, 1, 1, 1, 6], [4.0, 2.0, 3.0, 1.0, 2.0, 9.0]),
+            ([0, 0, 3], [2.0, 1.0, 4.0]),
+            ([3, 1, 5, 1], [1.0, 1.0, 9.0, 3.0]),
+            ([1, 2, 1, 3], [1.0, 8.0, 1.0, 2.0]),
+            ([2, 2, 2, 2], [1.0, 4.0, 2.0, 4.0]),
+        )
+    ]
+    _judge(fn, messages, cases, least_loaded, "the node")
     return "a clear case, and ties of two and of four nodes"
 
 
@@ -92,10 +108,13 @@ def _check_least(fn):
 
 BEAR = '''
 def largest_load(speeds):
-    """Return the load, 0 to 1, below which every node keeps up when jobs go to the nodes in turn.
+    """Return the load below which every node keeps up when jobs go to the
+    nodes in turn: a float above 0, at most 1.
 
-    The load is the work that arrives in a second over sum(speeds), what all nodes together can do in a second.
-    speeds : float (nodes,), work done a second
+    The load is the work that arrives in a second over sum(speeds), the
+    work that all nodes together can do in a second.
+
+    speeds : list of float, work done a second by each node
     """
     ...
 '''
@@ -129,6 +148,10 @@ def _bear_median(speeds):
     return float(np.median(speeds) * len(speeds) / sum(speeds))
 
 
+def _bear_work(speeds):
+    return len(speeds) * min(speeds)
+
+
 def _check_bear(fn):
     messages = {
         _bear_one: "a load below 1 is enough only if the work reaches the right nodes: here each gets the same share, the slow ones too.",
@@ -136,19 +159,20 @@ def _check_bear(fn):
         _bear_sum: "that asks the slowest node to do all of the work: it gets one job of every len(speeds).",
         _bear_mean: "that protects the fastest node, which is idle first. Which node is full first?",
         _bear_harmonic: "that is the load at which the average node is full. A queue grows without end as soon as one node is.",
+        _bear_work: "that is the work a second that arrives then: a load is its share of what all nodes can do.",
         _bear_median: "half of the nodes are slower than the median, and theirs are the lines that grow.",
     }
-    for speeds in (
-        [5.0, 4.0, 8.0, 4.5],
-        [1.0, 1.0],
-        [3.0, 1.0],
-        [1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0],
-        [2.0],
-    ):
-        given = {"speeds": speeds}
-        got, want = fn(list(speeds)), largest_load(speeds)
-        _recognise(messages, got, want, (speeds,), given)
-        expect("the load", got, want, 1e-12, given=given)
+    cases = [
+        dict(speeds=speeds)
+        for speeds in (
+            [5.0, 4.0, 8.0, 4.5],
+            [1.0, 1.0],
+            [3.0, 1.0],
+            [1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0],
+            [2.0],
+        )
+    ]
+    _judge(fn, messages, cases, largest_load, "the load")
     return "equal nodes bear everything, the chapter's mixed cluster half, a single node all"
 
 
@@ -158,9 +182,13 @@ DRF = '''
 def drf_tasks(demand, capacity):
     """Return how many whole tasks each user runs, a list of int.
 
-    Again and again, of the users whose next task still fits, the one with the smallest dominant share gets it (of equals, the
-    first user), until no user's next task fits. The dominant share of a user is the largest of his shares of any resource.
-    demand : float (users, resources), what one task takes      capacity : float (resources,)
+    Again and again, of the users whose next task still fits, the one who
+    has the smallest dominant share gets it (of equals, the first user),
+    until no user's next task fits. A user's dominant share is the largest
+    of the shares that he holds of any resource.
+
+    demand : float array (users, resources), what one task takes
+    capacity : float array (resources,), what there is
     """
     ...
 '''
@@ -217,6 +245,18 @@ def _drf_stops(demand, capacity):
     return _fill(demand, capacity, lambda tasks, d, c: tasks * (d / c).max(axis=1), go_on=False)
 
 
+def _drf_after(demand, capacity):
+    return _fill(demand, capacity, lambda tasks, d, c: (tasks + 1) * (d / c).max(axis=1))
+
+
+def _drf_last(demand, capacity):
+    return drf_tasks(demand[::-1], capacity)[::-1]
+
+
+def _drf_greedy(demand, capacity):
+    return _fill(demand, capacity, lambda tasks, d, c: np.arange(len(d)))
+
+
 def _check_drf(fn):
     messages = {
         _drf_equal: "that gives everybody as many tasks: the user with small tasks gets too little. Compare shares, not tasks.",
@@ -224,35 +264,42 @@ def _check_drf(fn):
         _drf_first: "that looks at the first resource only: for some users another one is the tight one.",
         _drf_units: "that compares processors with gigabytes: divide by the capacity before you take the largest.",
         _drf_smallest: "that is the smallest share of each user: the dominant one is the largest.",
+        _drf_after: "that compares what users would hold after their next task: compare what they hold now.",
+        _drf_last: "of users with equal shares that serves the last: the first is asked for.",
+        _drf_greedy: "that serves the first user until nothing fits: choose anew for each task.",
         _drf_stops: "that stops at the first user whose task does not fit. Others' tasks may still fit.",
     }
-    for demand, capacity in (
-        ([[1, 4], [3, 1]], [9, 18]),  # Ghodsi and others (2011), section 4.1
-        ([[1, 4], [3, 1]], [100, 200]),
-        ([[2, 1, 0], [1, 1, 1], [0, 3, 1]], [20, 30, 10]),
-        ([[4, 8], [1, 100]], [64, 1000]),
-        ([[5, 1], [1, 1]], [12, 30]),
-    ):
-        demand, capacity = np.array(demand, float), np.array(capacity, float)
-        given = {"demand": demand, "capacity": capacity}
-        want = drf_tasks(demand, capacity)
-        got = fn(demand.copy(), capacity.copy())
-        if np.shape(got) == np.shape(want):
-            _recognise(messages, got, want, (demand, capacity), given)
-        expect("the tasks", np.asarray(got), np.asarray(want), 0, given=given)
-    return "the example of the paper, a larger cluster, three resources, and a user whose tasks stop fitting"
+    cases = [
+        dict(demand=np.array(demand, float), capacity=np.array(capacity, float))
+        for demand, capacity in (
+            ([[1, 4], [3, 1]], [9, 18]),  # Ghodsi and others (2011), section 4.1
+            ([[1, 4], [3, 1]], [100, 200]),
+            ([[2, 1, 0], [1, 1, 1], [0, 3, 1]], [20, 30, 10]),
+            ([[4, 8], [1, 100]], [64, 1000]),
+            ([[5, 1], [1, 1]], [12, 30]),
+            ([[1, 2], [2, 1]], [5, 5]),  # the last task goes to one of two equals
+            ([[1, 1], [3, 3]], [10, 10]),  # shares before a task, not after it
+        )
+    ]
+    _judge(fn, messages, cases, drf_tasks, "the tasks")
+    return "the example of the paper, a larger cluster, three resources, a tie, and a user whose tasks stop fitting"
 
 
 # --- d: the reservation of backfill ---------------------------------------------------------------------------------
 
 RESERVE = '''
 def reservation(free, need, ends, held):
-    """Return (start, spare): when the head of the line can start at the earliest, and the devices left over then.
+    """Return (start, spare): when the head of the line can start at the
+    earliest, and how many devices are then left over beside it.
 
-    A smaller job may start now if it ends by `start`, or if it is content with `spare` devices.
-    free : int, devices free now, fewer than `need`      need : int, devices that the head of the line needs
-    ends : float (running,), s from now, when the running jobs end, soonest first; ends may coincide
-    held : int (running,), devices that they hold, in the same order
+    (Another job may start now if it ends by `start`, or if it needs no
+    more than `spare` devices.)
+
+    free : int, devices free now, fewer than `need`
+    need : int, devices that the head of the line needs
+    ends : list of float, s from now, when the running jobs end, soonest
+        first; several may end at the same moment
+    held : list of int, devices that they hold, in the same order
     """
     ...
 '''
@@ -302,34 +349,41 @@ def _reserve_one_job(free, need, ends, held):
     return None
 
 
+def _reserve_more(free, need, ends, held):
+    start, spare = reservation(free, need + 1, ends, held)
+    return start, spare + 1
+
+
+def _reserve_with_head(free, need, ends, held):
+    start, spare = reservation(free, need, ends, held)
+    return start, spare + need
+
+
 def _check_reserve(fn):
-    cases = (
-        (2, 5, [3.0, 5.0, 9.0], [2, 4, 6]),
-        (2, 4, [1.0, 4.0, 8.0], [1, 4, 1]),
-        (1, 4, [1.0, 2.0, 2.0, 6.0], [1, 2, 2, 4]),
-        (1, 8, [1.0, 2.0, 3.0, 3.0, 7.0], [2, 2, 4, 1, 6]),
-    )
+    cases = [
+        dict(zip(("free", "need", "ends", "held"), case, strict=True))
+        for case in (
+            (2, 5, [3.0, 5.0, 9.0], [2, 4, 6]),
+            (1, 4, [2.0, 5.0, 9.0], [1, 2, 4]),
+            (2, 4, [1.0, 4.0, 8.0], [1, 4, 1]),
+            (1, 4, [1.0, 2.0, 2.0, 6.0], [1, 2, 2, 4]),
+            (1, 8, [1.0, 2.0, 3.0, 3.0, 7.0], [2, 2, 4, 1, 8]),
+        )
+    ]
     messages = {
         _reserve_next: "that is the next end of a job, which may not free enough: add up ends until the head fits.",
         _reserve_last: "that waits for the last job: the head fits earlier.",
         _reserve_tie: "several jobs end at that very moment: all of them free their devices before anybody starts.",
         _reserve_no_free: "what is free now is still free then, as it is reserved: count it in.",
         _reserve_now: "spare is counted at the moment when the head starts, not now.",
+        _reserve_more: "exactly enough is enough: the head starts as soon as `need` devices are free.",
+        _reserve_with_head: "the head takes its own devices: spare is what is left over beside it.",
         _reserve_one_job: "the devices need not come from one job: what several jobs leave adds up.",
     }
-    for args in cases:
-        given = dict(zip(("free", "need", "ends", "held"), args, strict=True))
-        got, want = fn(args[0], args[1], list(args[2]), list(args[3])), reservation(*args)
-        if np.shape(got) != (2,):
-            raise Miss(
-                "two numbers are asked for, (start, spare).", given=given, got=got, want=want
-            )
-        for mistake, message in messages.items():
-            off = mistake(*args)
-            if off is not None and off != want and tuple(got) == off:
-                raise Miss(message, given=given, got=got, want=want)
-        expect("(start, spare)", np.array(got, float), np.array(want, float), 0, given=given)
-    return "one job that frees enough, several that do together, and ends that coincide"
+    _judge(fn, messages, cases, reservation, "(start, spare)")
+    return (
+        "one job that frees enough, several that do together, just enough, and ends that coincide"
+    )
 
 
 EXERCISES = (
@@ -342,7 +396,8 @@ EXERCISES = (
         reference=least_loaded,
         wrong=(
             Wrong(_least_first, "argmin settles ties well enough", "takes the first, fast or slow"),
-            Wrong(_least_last, "<= in the comparison", "takes the last"),
+            Wrong(_least_last, "<= in the comparison", "whatever its speed"),
+            Wrong(_least_last_of_equals, "<= where < is meant", "equally fast nodes that takes"),
             Wrong(_least_fastest, "fast nodes first", "however long its line"),
             Wrong(_least_ratio, "load is jobs over speed", "is another rule"),
             Wrong(
@@ -374,6 +429,7 @@ EXERCISES = (
             Wrong(_bear_sum, "the slowest node does all of the work", "one job of every"),
             Wrong(_bear_mean, "the fastest node is the bottleneck", "protects the fastest"),
             Wrong(_bear_harmonic, "averages decide", "average node is full"),
+            Wrong(_bear_work, "load is work a second", "its share of what all nodes"),
             Wrong(_bear_median, "the typical node decides", "slower than the median"),
         ),
         hints=(
@@ -397,6 +453,9 @@ EXERCISES = (
                 _drf_units, "the largest number is the dominant one", "processors with gigabytes"
             ),
             Wrong(_drf_smallest, "dominant is the scarcest share", "smallest share of each user"),
+            Wrong(_drf_after, "look one task ahead", "would hold after their next task"),
+            Wrong(_drf_last, "a tie is a tie", "equal shares that serves the last"),
+            Wrong(_drf_greedy, "users come one after the other", "choose anew for each task"),
             Wrong(_drf_stops, "full is full for everybody", "stops at the first user"),
         ),
         hints=(
@@ -419,6 +478,8 @@ EXERCISES = (
             Wrong(_reserve_tie, "stop at the first job that is enough", "at that very moment"),
             Wrong(_reserve_no_free, "only ending jobs give devices", "still free then"),
             Wrong(_reserve_now, "spare is what is free", "not now"),
+            Wrong(_reserve_more, "free must be above need", "exactly enough is enough"),
+            Wrong(_reserve_with_head, "spare is what is free then", "takes its own devices"),
             Wrong(_reserve_one_job, "one job must make room", "need not come from one job"),
         ),
         hints=(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bigmodel_lab.errors import require_choice, require_shape
+from bigmodel_lab.errors import require_choice, require_in_range, require_shape
 
 __all__ = ["PLACES", "Packing", "Piece", "drf", "jain", "pack"]
 
@@ -106,11 +106,15 @@ def pack(need, nodes: int, total, place: Callable | str) -> Packing:
     """Put jobs one by one on one node each, for good, where `place` says.
 
     need : float (jobs, resources); total : float (resources,) of one node; place : a name from `PLACES`, or a function from
-    a `Piece` to a node's number, -1 if none has room. Raises ValueError if a job is put where it does not fit.
+    a `Piece` to a node's number, -1 if none has room. Raises ValueError for no nodes, need below 0, a node of nothing, and if
+    a job is put where it does not fit.
     """
     need, total = np.array(need, float), np.array(total, float)
     require_shape("need", need, "jobs resources")
     require_shape("total", total, "resources", resources=need.shape[1])
+    require_in_range("nodes", nodes, 1)
+    if not (need >= 0).all() or not (total > 0).all():
+        raise ValueError("need must be at least 0, total above 0.")
     if isinstance(place, str):
         place = PLACES[require_choice("place", place, PLACES)]
     free, where = np.tile(total, (nodes, 1)), np.full(len(need), -1)

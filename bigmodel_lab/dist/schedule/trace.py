@@ -109,8 +109,10 @@ def make_trace(
     require_in_range("load", load, 1e-9)
     require_in_range("mean_s", mean_s, 1e-12, unit="s")
     require_in_range("users", users, 1)
+    if not (together := float(np.sum(speeds))) > 0:
+        raise ValueError(f"speeds must hold at least one node above 0, got {speeds}.")
     rng = generator(seed, "schedule", "trace")
-    gaps = rng.exponential(mean_s / (load * float(np.sum(speeds))), n)
+    gaps = rng.exponential(mean_s / (load * together), n)
     return Trace(np.cumsum(gaps), _lengths(rng, n, mean_s, sizes), rng.integers(users, size=n))
 
 

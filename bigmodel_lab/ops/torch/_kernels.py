@@ -27,8 +27,10 @@ class _Linear(torch.autograd.Function):
         x, w = ctx.saved_tensors
         need_dx, need_dw, need_db = ctx.needs_input_grad
         dx = dy @ w if need_dx else None
-        rows = dy.reshape(-1, len(w))
-        dw = rows.T @ x.reshape(len(rows), -1) if need_dw else None
+        channels, D = w.shape
+        # Both sizes spelled out: without rows or without channels -1 would be ambiguous.
+        rows = dy.reshape(x.numel() // D, channels)
+        dw = rows.T @ x.reshape(len(rows), D) if need_dw else None
         db = w.new_empty(len(w)) if need_db else None
         if need_db:
             column_sums(np.ascontiguousarray(rows.numpy()), db.numpy())
