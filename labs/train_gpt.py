@@ -31,10 +31,8 @@ from bigmodel_lab.files import require_writable
 from bigmodel_lab.models import GPTConfig
 from bigmodel_lab.shell import add_options, option
 from bigmodel_lab.train import Layout, RunRecord
+from bigmodel_lab.train.record import STEPS_ELSEWHERE
 from bigmodel_lab.units import number
-
-# In a record: so many of its steps were taken in another layout, and their bytes are not in it.
-STEPS_ELSEWHERE = "steps in another layout"
 
 
 @dataclasses.dataclass(frozen=True)

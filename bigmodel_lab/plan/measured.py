@@ -58,8 +58,14 @@ def measure(record, arch: Architecture | None = None, sequence: int | None = Non
     arch, sequence : if given, FLOP are counted exactly; otherwise they are 6 N D, the samples standing for tokens where
     the data are no text (exact for an MLP up to its biases and its first layer's unused input gradient).
 
-    Raises ValueError if the record timed nothing, or `arch` is not of the size that the record says.
+    Raises ValueError if the record timed nothing, if part of the run was in another layout, or if `arch` is not of the size
+    that the record says.
     """
+    if record.steps_elsewhere:
+        raise ValueError(
+            f"record must be of one layout, and {record.steps_elsewhere} of its {record.steps} steps were taken in another: "
+            "their times belong to another number of ranks. Measure a run that began and ended in the same layout."
+        )
     seconds = math.fsum(record.compute_s) + math.fsum(record.communication_s)
     if not seconds:
         raise ValueError("record holds no time: compute_s and communication_s add up to 0 s.")

@@ -18,12 +18,14 @@ from bigmodel_lab.errors import require_in_range
 from bigmodel_lab.files import write_atomically
 from bigmodel_lab.train.machine import machine, versions
 
-__all__ = ["Layout", "RunRecord"]
+__all__ = ["STEPS_ELSEWHERE", "Layout", "RunRecord"]
 
 SCHEMA = (
     1  # raised when a field changes its meaning; `RunRecord.load` refuses what it does not know
 )
 KIND = "bigmodel-lab run"
+# The score of a run that went on in another layout: so many of its steps were before, and `sent_bytes` leaves them out.
+STEPS_ELSEWHERE = "steps in another layout"
 
 
 def _in(unit: str, **default):
@@ -98,6 +100,11 @@ class RunRecord:
     def steps(self) -> int:
         """Optimiser steps taken."""
         return len(self.loss)
+
+    @property
+    def steps_elsewhere(self) -> int:
+        """Steps that were taken in another layout than `layout`, before the run went on in this one."""
+        return int(self.scores.get(STEPS_ELSEWHERE, 0))
 
     @property
     def communication_share(self) -> float:

@@ -4,6 +4,7 @@ import pytest
 
 from bigmodel_lab.plan import MODELS, count_parameters, measure, six_nd, training_flops
 from bigmodel_lab.train import Layout, RunRecord
+from bigmodel_lab.train.record import STEPS_ELSEWHERE
 from bigmodel_lab.units import Q
 
 TINY = MODELS["gpt2"].but(n_layers=2, width=64, n_heads=4, hidden=256, vocab=65, context=32)
@@ -55,3 +56,11 @@ def test_refused():
         measure(record(compute_s=(0.0,) * 20, communication_s=(0.0,) * 20))
     with pytest.raises(ValueError, match="arch has 124,439,808 parameters and the record"):
         measure(record(), MODELS["gpt2"])
+
+
+def test_a_run_of_two_layouts_is_refused():
+    mixed = record(scores={STEPS_ELSEWHERE: 12})
+    with pytest.raises(
+        ValueError, match=r"one layout, and 12 of its 20 steps were taken in another"
+    ):
+        measure(mixed)
